@@ -1,0 +1,38 @@
+"""Back ends, one a file: each a function `fit(model, *args, seed=0, ...) -> Fit`. The folder is the catalogue."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from inference.base import Fit, Unsupported
+
+__all__ = ["Fit", "Unsupported", "fit", "load", "methods", "to_datatree"]
+
+
+def methods() -> list[str]:
+    """Return every back end's name, which is its file's (or folder's) name."""
+    root = Path(__file__).parent
+    found = []
+    for module in pkgutil.iter_modules([str(root)]):
+        file = root / module.name / "__init__.py" if module.ispkg else root / f"{module.name}.py"
+        if not module.name.startswith("_") and "\ndef fit(" in file.read_text(encoding="utf-8"):
+            found.append(module.name)
+    return sorted(found)
+
+
+def fit(method: str, model: Any, *args: Any, **options: Any) -> Fit:
+    """Fit by the name of the back end: `fit("svi", model, data, seed=1)` is `svi.fit(model, data, seed=1)`."""
+    if method not in methods():
+        raise KeyError(f"no method {method!r}; there are: {', '.join(methods())}")
+    return importlib.import_module(f"inference.{method}").fit(model, *args, **options)
+
+
+def to_datatree(fit: Any, **options: Any) -> Any:
+    """Return a fit, or a finished `pyro.infer.MCMC`, as an `xarray.DataTree` in ArviZ's schema."""
+    return importlib.import_module("inference.datatree").to_datatree(fit, **options)
+
+
+def load(path: str | Path, **options: Any) -> Fit:
+    """Read a fit that `Fit.save` wrote."""
+    return importlib.import_module("inference.datatree").load(path, **options)

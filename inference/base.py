@@ -1,0 +1,152 @@
+"""What every back end shares: the question it is asked, the answer it gives, and a clean slate."""
+
+import copy
+import importlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro.poutine import runtime
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from ppmodels.base import Data, Model
+
+Program = Callable[..., Any]
+Draws = dict[str, Tensor]
+
+
+class Unsupported(TypeError):
+    """This back end cannot fit this model; the message is the reason in one line."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An answer: draws of the latents and how they were found; the same type for every back end.
+
+    model: the model of the collection, with what it learned, or the plain Pyro program.
+    args, kwargs: what it was called with; `(data,)` for a model of the collection.
+    draws: by site, (chain, draw, *site). A point is one draw; independent draws are chain 1.
+    trace: objectives by name, (step,), higher is better: `log_likelihood`, `bound`, `log_density`, `elbo`.
+    stats: ArviZ's `sample_stats` by name, (chain, draw).
+    info: numbers and words about the run: seed, seconds, converged, message, the options used.
+    warmup_draws, warmup_stats: the same as draws and stats, of the warm-up, when asked for.
+    state: what `extend` continues from.
+    """
+
+    model: Model | Program
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    method: str
+    draws: Draws
+    trace: dict[str, Tensor] = field(default_factory=dict)
+    stats: dict[str, Tensor] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    warmup_draws: Draws = field(default_factory=dict, repr=False)
+    warmup_stats: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    state: Any = field(default=None, repr=False)
+
+    @property
+    def data(self) -> Data | None:
+        """The data set of a model of the collection."""
+        return self.args[0] if self.args and isinstance(self.args[0], Data) else None
+
+    def __repr__(self) -> str:
+        """One line: what was fitted, how, and what came out."""
+        sites = ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.draws.items())
+        return f"Fit({self.info.get('name', self.model)!s}, {self.method!r}, {sites})"
+
+    def summary(self, **options: Any) -> Any:
+        """Return ArviZ's table of means, sds, intervals, ESS and R-hat, a `pandas.DataFrame`."""
+        return _above("check").summary(self, **options)
+
+    def diagnose(self) -> Any:
+        """Return a `Diagnosis`: is the answer to be trusted, and what to do next if not."""
+        return _above("check").diagnose(self)
+
+    def predict(self, *args: Any, **options: Any) -> Draws:
+        """Return posterior predictive draws of the observed sites, (chain, draw, *site)."""
+        return _above("predict").predict(self, *args, **options)
+
+    def extend(self, num_samples: int, **options: Any) -> "Fit":
+        """Return the same fit with `num_samples` more draws a chain, without a new warm-up."""
+        back_end = importlib.import_module(f"inference.{self.method}")
+        if not hasattr(back_end, "extend"):
+            raise Unsupported(f"{self.method} has nothing to extend: its draws are independent or a point")
+        return back_end.extend(self, num_samples, **options)
+
+    def to_datatree(self, **options: Any) -> Any:
+        """Return an `xarray.DataTree` with ArviZ's groups."""
+        return _above("datatree").to_datatree(self, **options)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one netCDF file from which `inference.load` makes this fit again."""
+        return _above("datatree").save(self, path)
+
+
+def joint(model: Model | Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
+    """Return the program that scores latents and observations together: log p(latents, observed).
+
+    A model of the collection is conditioned on `data.observed`; a plain Pyro program is itself.
+    """
+    if not isinstance(model, Model):
+        return model
+    if len(args) != 1 or not isinstance(args[0], Data):
+        raise TypeError(f"{type(model).__name__} is fitted to one `Data`; make it with Data.of(model, ...)")
+    if kwargs:
+        raise TypeError(f"no option is called {', '.join(kwargs)}")
+    missing = [name for name in model.observed if name not in args[0].observed]
+    if missing:
+        raise ValueError(f"the data hold no {', '.join(missing)}, which {type(model).__name__} observes")
+
+    def conditioned(data: Data) -> None:
+        pyro.condition(model.model, data=dict(data.observed))(data)
+
+    return conditioned
+
+
+@contextmanager
+def fresh(model: Any, args: Any = (), kwargs: Any = None, *, seed: int = 0) -> Iterator[Any]:
+    """Yield a copy of the model on a clean slate; afterwards all is as before, also after an exception.
+
+    Inside: an empty parameter store, every generator at `seed`, and the data's dtype and device as
+    torch's defaults (float64 on the CPU where the data do not say). Outside, Pyro's store and handler
+    stack, the random states of torch, NumPy and Python, and torch's defaults are untouched.
+    """
+    dtype, device = _dtype_and_device(args, kwargs)
+    stack, default = list(runtime._PYRO_STACK), torch.get_default_dtype()
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with pyro.get_param_store().scope(), torch.random.fork_rng(devices), device:
+            torch.set_default_dtype(dtype)
+            pyro.set_rng_seed(seed % 2**32)
+            yield copy.deepcopy(model)
+    finally:
+        torch.set_default_dtype(default)
+        runtime._PYRO_STACK[:] = stack
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+
+
+def _dtype_and_device(args: Any, kwargs: Any) -> tuple[torch.dtype, torch.device]:
+    """Those of the data: the widest floating dtype among the tensors, and where they lie."""
+    data = [(a.given, a.observed) if isinstance(a, Data) else a for a in (args or ())]
+    tensors = [t for t in tree_leaves((data, kwargs)) if isinstance(t, Tensor)]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    floating = [t.dtype for t in tensors if t.is_floating_point()]
+    dtype = floating[0] if floating else torch.float64
+    for other in floating[1:]:
+        dtype = torch.promote_types(dtype, other)
+    return dtype, device
+
+
+def _above(module: str) -> Any:
+    """What is built on a fit, looked up by name: the only import that points upward."""
+    return importlib.import_module(f"inference.{module}")

@@ -1,0 +1,133 @@
+"""Traced graphs: record a function's tensor operations once, split off what does not vary, batch it, run it.
+
+All calls into torch's semi-private tracing and compiling interface are in this folder, and
+`tests/inference/density/test_torch_interface.py` says which versions of torch they are known to work with.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._functorch.compile_utils import fx_graph_cse
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.passes.shape_prop import ShapeProp
+
+from inference.density.batching import batch_last
+from inference.density.rewrite import compact, shape_of
+
+LARGE = 4096  # elements from which a constant is better made anew in the compiled loop than read from memory
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A function of some varying inputs, with all that does not vary computed beforehand.
+
+    varying: graph of (*inputs, *constants).
+    fixed: graph of (*data) -> constants; run once for every data set.
+    """
+
+    varying: fx.GraphModule
+    fixed: fx.GraphModule
+
+    @property
+    def size(self) -> int:
+        """Number of operations an evaluation takes."""
+        return sum(node.op == "call_function" for node in self.varying.graph.nodes)
+
+    @property
+    def elements(self) -> int:
+        """Number of elements that the operations of one evaluation write."""
+        return sum(_numel(node) for node in self.varying.graph.nodes if node.op == "call_function")
+
+
+def trace(function: Callable[..., Any], inputs: Sequence[Tensor], data: Sequence[Tensor]) -> Graph:
+    """Record function(*inputs, *data), and split off what depends on the data alone."""
+    module = make_fx(function, tracing_mode="real")(*inputs, *data)
+    module = _clean(compact(_with_shapes(_clean(module), inputs, data)))
+    return _split(_with_shapes(module, inputs, data), len(inputs))
+
+
+def batch(graph: Graph, inputs: Sequence[Tensor], data: Sequence[Tensor]) -> Graph:
+    """Map a graph over many chains; its inputs and outputs are (C, ...), with the chains innermost in memory."""
+    constants = graph.fixed(*data)
+    last = batch_last(graph.varying, len(inputs))
+
+    def first(*values: Tensor) -> tuple[Tensor, ...]:
+        turned = [v.movedim(0, -1) for v in values[: len(inputs)]]
+        return tuple(out.movedim(-1, 0) for out in last(*turned, *values[len(inputs) :]))
+
+    outer = trace(first, inputs, constants)
+    return Graph(outer.varying, _chain(graph.fixed, outer.fixed))
+
+
+def _with_shapes(module: fx.GraphModule, inputs: Sequence[Tensor], data: Sequence[Tensor]) -> fx.GraphModule:
+    with torch.no_grad():
+        ShapeProp(module).propagate(*inputs, *data)
+    return module
+
+
+def _clean(module: fx.GraphModule) -> fx.GraphModule:
+    """Drop identities and what is computed twice or never."""
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and node.target in _IDENTITIES:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    graph = fx_graph_cse(module.graph)
+    return fx.GraphModule(module, graph)
+
+
+_IDENTITIES = {torch.ops.aten.detach.default, torch.ops.aten.alias.default, torch.ops.aten.lift_fresh_copy.default}
+
+
+def _split(module: fx.GraphModule, varying_inputs: int) -> Graph:
+    """Part a graph in what depends on the first inputs and what does not."""
+    nodes = list(module.graph.nodes)
+    placeholders = [node for node in nodes if node.op == "placeholder"]
+    varies = set(placeholders[:varying_inputs])
+    cheap = set()  # large and made from nothing: cheaper to make than to read
+    for node in nodes:
+        if node.op == "output" or any(i in varies for i in node.all_input_nodes):
+            varies.add(node)
+        elif node.op == "call_function" and all(i in cheap for i in node.all_input_nodes):
+            cheap.add(node)
+    inside = {n for n in cheap if _numel(n) > LARGE}
+    inside |= {n for n in nodes if n in cheap and any(u in inside for u in n.users)} if inside else set()
+    needed = [n for n in nodes if n not in varies and n not in inside and any(u in varies or u in inside for u in n.users)]
+    return Graph(_varying(module, nodes, varies | inside, placeholders[:varying_inputs], needed), _fixed(module, nodes, varies, placeholders[varying_inputs:], needed))
+
+
+def _varying(module: fx.GraphModule, nodes: Any, keep: Any, inputs: Any, constants: Any) -> fx.GraphModule:
+    graph, here = fx.Graph(), {}
+    for node in [*inputs, *constants]:
+        here[node] = graph.placeholder(node.name)
+        here[node].meta = dict(node.meta)
+    for node in nodes:
+        if node in keep and node not in here:
+            here[node] = graph.node_copy(node, lambda n: here[n])
+    graph.lint()
+    return fx.GraphModule(module, graph)
+
+
+def _fixed(module: fx.GraphModule, nodes: Any, varies: Any, data: Any, constants: Any) -> fx.GraphModule:
+    graph, here = fx.Graph(), {}
+    for node in data:
+        here[node] = graph.placeholder(node.name)
+    for node in nodes:
+        if node not in varies and node not in here:
+            here[node] = graph.node_copy(node, lambda n: here[n])
+    graph.output(tuple(here[node] for node in constants))
+    graph.eliminate_dead_code()
+    return fx.GraphModule(module, graph)
+
+
+def _chain(first: Callable[..., Any], second: Callable[..., Any]) -> Any:
+    """Two fixed parts after one another."""
+    return lambda *data: second(*first(*data))
+
+
+def _numel(node: fx.Node) -> int:
+    shape = shape_of(node)
+    return int(torch.Size(shape).numel()) if shape is not None else 0
