@@ -48,7 +48,9 @@ class Density:
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, program: Callable[..., Any], args: Any = (), kwargs: Mapping[str, Any] | None = None) -> "Density":
+    def of(
+        cls, program: Callable[..., Any], args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> "Density":
         """Read the program's sites. Call it inside `inference.base.fresh`.
 
         Raises: Unsupported when a discrete site cannot be summed out, when there is nothing to infer, or
@@ -164,7 +166,10 @@ class Density:
             mapped = torch.func.vmap(values, in_dims=(0, *(None for _ in self._tensors)))
             with torch.no_grad():
                 result = mapped(x, *self._tensors)
-            if all(torch.allclose(a[:3], torch.stack(b), equal_nan=True) for a, b in zip(result, zip(*by_hand, strict=True), strict=True)):
+            if all(
+                torch.allclose(a[:3], torch.stack(b), equal_nan=True)
+                for a, b in zip(result, zip(*by_hand, strict=True), strict=True)
+            ):
                 return result
         except Exception as error:
             log.info("sites are computed draw by draw: %s", error)
@@ -267,4 +272,6 @@ def _unflatten_data(values: Any, context: Any) -> Data:
 
 
 if Data not in pytree.SUPPORTED_NODES:
-    pytree.register_pytree_node(Data, _flatten_data, _unflatten_data, serialized_type_name="ppmodels.base.Data")
+    pytree.register_pytree_node(
+        Data, _flatten_data, _unflatten_data, serialized_type_name="ppmodels.base.Data"
+    )

@@ -64,7 +64,9 @@ class Batched:
         compiled, constants = self._compiled[name]
         return compiled(*tensors, *constants)
 
-    def _compile(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Any, tuple[Tensor, ...]]:
+    def _compile(
+        self, function: Callable[..., Any], tensors: Sequence[Tensor]
+    ) -> tuple[Any, tuple[Tensor, ...]]:
         width = len(tensors)
 
         def whole(*inputs: Tensor) -> Any:

@@ -45,6 +45,8 @@ class Graph:
 def trace(function: Callable[..., Any], inputs: Sequence[Tensor], data: Sequence[Tensor]) -> Graph:
     """Record function(*inputs, *data), and split off what depends on the data alone."""
     module = make_fx(function, tracing_mode="real")(*inputs, *data)
+    if any(_in_place(node) for node in module.graph.nodes):
+        module = make_fx(torch.func.functionalize(module), tracing_mode="real")(*inputs, *data)
     module = _clean(compact(_with_shapes(_clean(module), inputs, data)))
     return _split(_with_shapes(module, inputs, data), len(inputs))
 
@@ -62,6 +64,10 @@ def batch(graph: Graph, inputs: Sequence[Tensor], data: Sequence[Tensor]) -> Gra
     return Graph(outer.varying, _chain(graph.fixed, outer.fixed))
 
 
+def _in_place(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
 def _with_shapes(module: fx.GraphModule, inputs: Sequence[Tensor], data: Sequence[Tensor]) -> fx.GraphModule:
     with torch.no_grad():
         ShapeProp(module).propagate(*inputs, *data)
@@ -74,12 +80,35 @@ def _clean(module: fx.GraphModule) -> fx.GraphModule:
         if node.op == "call_function" and node.target in _IDENTITIES:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
+        elif node.target is torch.ops.aten._linalg_check_errors.default:
+            _fail_by_nan(module.graph, node)
     module.graph.eliminate_dead_code()
     graph = fx_graph_cse(module.graph)
     return fx.GraphModule(module, graph)
 
 
-_IDENTITIES = {torch.ops.aten.detach.default, torch.ops.aten.alias.default, torch.ops.aten.lift_fresh_copy.default}
+def _fail_by_nan(graph: fx.Graph, check: fx.Node) -> None:
+    """A factorisation that fails at one point of a batch spoils that point, not the batch."""
+    info = check.args[0]
+    others = [u for u in info.args[0].users if u is not info]
+    graph.erase_node(check)
+    for factor in others:
+        with graph.inserting_after(max(factor, info)):
+            good = graph.call_function(torch.ops.aten.eq.Scalar, (info, 0))
+        with graph.inserting_after(good):
+            row = graph.call_function(torch.ops.aten.unsqueeze.default, (good, -1))
+        with graph.inserting_after(row):
+            matrix = graph.call_function(torch.ops.aten.unsqueeze.default, (row, -1))
+        with graph.inserting_after(matrix):
+            checked = graph.call_function(torch.ops.aten.where.ScalarOther, (matrix, factor, float("nan")))
+        factor.replace_all_uses_with(checked, delete_user_cb=lambda user, made=checked: user is not made)
+
+
+_IDENTITIES = {
+    torch.ops.aten.detach.default,
+    torch.ops.aten.alias.default,
+    torch.ops.aten.lift_fresh_copy.default,
+}
 
 
 def _split(module: fx.GraphModule, varying_inputs: int) -> Graph:
@@ -95,8 +124,15 @@ def _split(module: fx.GraphModule, varying_inputs: int) -> Graph:
             cheap.add(node)
     inside = {n for n in cheap if _numel(n) > LARGE}
     inside |= {n for n in nodes if n in cheap and any(u in inside for u in n.users)} if inside else set()
-    needed = [n for n in nodes if n not in varies and n not in inside and any(u in varies or u in inside for u in n.users)]
-    return Graph(_varying(module, nodes, varies | inside, placeholders[:varying_inputs], needed), _fixed(module, nodes, varies, placeholders[varying_inputs:], needed))
+    needed = [
+        n
+        for n in nodes
+        if n not in varies and n not in inside and any(u in varies or u in inside for u in n.users)
+    ]
+    return Graph(
+        _varying(module, nodes, varies | inside, placeholders[:varying_inputs], needed),
+        _fixed(module, nodes, varies, placeholders[varying_inputs:], needed),
+    )
 
 
 def _varying(module: fx.GraphModule, nodes: Any, keep: Any, inputs: Any, constants: Any) -> fx.GraphModule:

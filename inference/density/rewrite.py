@@ -17,7 +17,14 @@ aten = torch.ops.aten
 FILLS = {aten.ones_like.default: 1.0, aten.zeros_like.default: 0.0}
 SUMS = {aten.sum.dim_IntList, aten.sum.default}
 ALONG_AN_AXIS = {aten.logsumexp.default, aten._log_softmax.default, aten._softmax.default, aten.amax.default}
-RESHAPES = {aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.squeeze.dims, aten.squeeze.dim, aten.unsqueeze.default}
+RESHAPES = {
+    aten.view.default,
+    aten.reshape.default,
+    aten._unsafe_view.default,
+    aten.squeeze.dims,
+    aten.squeeze.dim,
+    aten.unsqueeze.default,
+}
 
 
 @dataclass
@@ -63,7 +70,9 @@ class _Rewriter:
             form = self.forms[node]
             assert form is not None
             same = form.shape == form.full
-            self.new[node] = form.node if same else self.call(aten.expand.default, (form.node, list(form.full)))
+            self.new[node] = (
+                form.node if same else self.call(aten.expand.default, (form.node, list(form.full)))
+            )
         return self.new[node]
 
     def call(self, target: Any, args: tuple[Any, ...], kwargs: Any = None) -> fx.Node:
@@ -82,11 +91,17 @@ class _Rewriter:
             return self.permuted(node)
         if target in SUMS:
             return self.summed(node)
+        if target in {aten.index.Tensor, aten.index_put.default}:
+            return self.masked(node)
         if target in ALONG_AN_AXIS:
             return self.along(node)
         if target is aten._log_softmax_backward_data.default:
             return self.log_softmax_backward(node)
-        if isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags and not _mutates(target):
+        if (
+            isinstance(target, torch._ops.OpOverload)
+            and torch.Tag.pointwise in target.tags
+            and not _mutates(target)
+        ):
             return self.pointwise(node)
         return None
 
@@ -94,7 +109,9 @@ class _Rewriter:
         full = shape_of(node)
         value = FILLS.get(node.target, node.args[1] if len(node.args) > 1 else 0.0)
         ones = (1,) * len(full)
-        made = self.call(aten.full.default, (list(ones), value), {"dtype": dtype_of(node), "device": self.device})
+        made = self.call(
+            aten.full.default, (list(ones), value), {"dtype": dtype_of(node), "device": self.device}
+        )
         return Compact(made, ones, full, value)
 
     def expanded(self, node: fx.Node) -> Compact:
@@ -143,6 +160,24 @@ class _Rewriter:
         if times != 1:
             made = self.call(aten.mul.Tensor, (made, float(times)))
         return Compact(made, shape, full, fill)
+
+    def masked(self, node: fx.Node) -> Compact | None:
+        """Boolean masks: assignment of one value is a choice, and a selection is by the mask's positions.
+
+        A compiler cannot know how many elements a mask selects; the positions of a fixed mask it is given.
+        """
+        array, indices, full = node.args[0], node.args[1], shape_of(node)
+        if len(indices) != 1 or dtype_of(indices[0]) != torch.bool:
+            return None
+        mask, rank = indices[0], len(shape_of(indices[0]))
+        if node.target is aten.index.Tensor:
+            places = self.call(aten.nonzero.default, (self.full(mask),))
+            columns = [self.call(aten.select.int, (places, 1, i)) for i in range(rank)]
+            return Compact(self.call(aten.index.Tensor, (self.full(array), columns)), full, full)
+        if shape_of(mask) != full or len(node.args) > 3 or torch.Size(shape_of(node.args[2])).numel() != 1:
+            return None
+        value = self.call(aten.reshape.default, (self.full(node.args[2]), [1] * len(full)))
+        return Compact(self.call(aten.where.self, (self.full(mask), value, self.full(array))), full, full)
 
     def along(self, node: fx.Node) -> Compact | None:
         form, full = self.forms[node.args[0]], shape_of(node)
@@ -198,7 +233,11 @@ class _Rewriter:
             value = self.forms[one].fill if isinstance(one, fx.Node) else one
             if form is not None and value == neutral and dtype_of(other) == dtype_of(node):
                 shape = (1,) * (len(full) - len(form.shape)) + form.shape
-                made = form.node if shape == form.shape else self.call(aten.reshape.default, (form.node, list(shape)))
+                made = (
+                    form.node
+                    if shape == form.shape
+                    else self.call(aten.reshape.default, (form.node, list(shape)))
+                )
                 return Compact(made, shape, full, form.fill)
         return None
 
