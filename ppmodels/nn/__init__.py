@@ -1,0 +1,1 @@
+"""Torch modules without Pyro: shapes in, shapes out."""

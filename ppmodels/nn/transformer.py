@@ -1,0 +1,152 @@
+"""Transformers of three kinds: encoder, decoder-only, encoder-decoder."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ppmodels.nn.attention import KeyValues
+from ppmodels.nn.block import Block
+from ppmodels.nn.position import PositionEmbedding
+
+
+class Encoder(nn.Module):
+    """Blocks over features, every token seeing every other: (B, T, W) -> (B, T, W), normed.
+
+    options: of `Block`.
+    """
+
+    def __init__(self, width: int, layers: int = 4, **options: Any):
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, **options) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        scale_residuals(self, layers)
+
+    @property
+    def stack(self) -> list[Block]:
+        """The blocks, first to last."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def forward(
+        self, x: Tensor, padding: Tensor | None = None, context: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """padding: True where there is a token, (B, T). context: for blocks with `cross`, (B, S, W)."""
+        mask = None if padding is None else padding[:, None]
+        for block in self.stack:
+            x = block(x, context, mask, causal=causal)
+        return self.norm(x)
+
+
+class TransformerLM(nn.Module):
+    """Decoder-only: tokens (B, T) to logits of the next (B, T, V). The head shares the embedding's weights.
+
+    vocabulary: V. position: see `position.py`. longest: how many positions `learned` has.
+    Source: Radford et al. (2019), Language Models are Unsupervised Multitask Learners.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        width: int = 128,
+        layers: int = 4,
+        heads: int = 4,
+        position: str = "rotary",
+        longest: int | None = None,
+        dropout: float = 0.0,
+        kv_heads: int | None = None,
+    ):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.position = PositionEmbedding(position, width, longest)
+        self.dropout = nn.Dropout(dropout)
+        options = {"heads": heads, "position": position, "dropout": dropout, "kv_heads": kv_heads}
+        self.encoder = Encoder(width, layers, **options)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.embedding.weight
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens: (B, T). Returns: (B, T, V); the logits at t know the tokens up to t."""
+        x = self.dropout(self.position(self.embedding(_tokens(tokens))))
+        return self.head(self.encoder(x, causal=True))
+
+    def decode(self, tokens: Tensor, state: list[KeyValues] | None = None) -> tuple[Tensor, list[KeyValues]]:
+        """New tokens (B, T) after a state: logits (B, T, V) and the next state; what `generate` calls."""
+        start = 0 if not state else state[0].keys.shape[-2]
+        x = self.dropout(self.position(self.embedding(_tokens(tokens)), start))
+        after, blocks = [], self.encoder.stack
+        for block, past in zip(blocks, state or [None] * len(blocks), strict=True):
+            x, now = block.decode(x, past)
+            after.append(now)
+        return self.head(self.encoder.norm(x)), after
+
+
+class DecoderState(NamedTuple):
+    """The target so far and the source, as each block's keys and values, and which source tokens are real."""
+
+    past: list[KeyValues | None]
+    heard: list[KeyValues]
+    mask: Tensor | None
+
+
+class EncoderDecoder(nn.Module):
+    """Source tokens (B, S) and target tokens (B, T) to logits of the next target token (B, T, V).
+
+    Source: Vaswani et al. (2017), arXiv:1706.03762, figure 1, with the norm first.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        position: str = "sinusoidal",
+        longest: int | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.position = PositionEmbedding(position, width, longest)
+        options = {"heads": heads, "position": position, "dropout": dropout}
+        self.encoder = Encoder(width, layers, **options)
+        self.decoder = Encoder(width, layers, cross=True, **options)
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, source: Tensor, target: Tensor, padding: Tensor | None = None) -> Tensor:
+        """padding: True where the source has a token, (B, S). Returns: (B, T, V)."""
+        return self.decode(target, self.encode(source, padding))[0]
+
+    def encode(self, source: Tensor, padding: Tensor | None = None) -> DecoderState:
+        """Read the source once: the state from which a target is decoded."""
+        context = self.encoder(self.position(self.embedding(_tokens(source))), padding)
+        heard = [block.cross.project(context) for block in self.decoder.stack if block.cross is not None]
+        return DecoderState([None] * len(heard), heard, None if padding is None else padding[:, None])
+
+    def decode(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """New target tokens (B, T) after a state: logits (B, T, V) and the next state."""
+        start = 0 if state.past[0] is None else state.past[0].keys.shape[-2]
+        x = self.position(self.embedding(_tokens(tokens)), start)
+        after = []
+        for block, past, heard in zip(self.decoder.stack, state.past, state.heard, strict=True):
+            x, now = block.decode(x, past, heard, state.mask)
+            after.append(now)
+        return self.head(self.decoder.norm(x)), state._replace(past=after)
+
+
+def scale_residuals(module: nn.Module, layers: int) -> None:
+    """Start weights at 0.02, and those that add to the residual stream lower, as depth adds variance."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear):
+            adds = name.endswith((".out", "mlp.2"))
+            nn.init.normal_(part.weight, std=0.02 / math.sqrt(2 * max(layers, 1)) if adds else 0.02)
+            nn.init.zeros_(part.bias)
+
+
+def _tokens(tokens: Tensor) -> Tensor:
+    if tokens.dim() != 2 or tokens.shape[1] == 0 or torch.is_floating_point(tokens):
+        raise ValueError(
+            f"expected integer tokens (batch, length >= 1); got {tokens.dtype} {tuple(tokens.shape)}"
+        )
+    return tokens
