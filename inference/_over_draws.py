@@ -41,6 +41,14 @@ def over_draws(
         yield result
 
 
+def flatten(draws: Named) -> tuple[Named, torch.Size]:
+    """Return draws along one axis, (chain * draw, *site), and (chain, draw); one empty draw for none."""
+    if not draws:
+        return {"": torch.zeros(1)}, torch.Size([1, 1])
+    shape = next(iter(draws.values())).shape[:2]
+    return {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.items()}, shape
+
+
 def _batched(
     function: Callable[[Named], Named], draws: Named, expected: Named | None, randomness: str
 ) -> Named | None:

@@ -106,11 +106,12 @@ class Program:
         args: Any,
         kwargs: Any,
         draw: Mapping[str, Tensor],
+        block: Blocks | None = None,
         *,
         redraw: bool = False,
     ) -> "Program":
         """Run the program once at this draw. Call it inside `inference.base.fresh`."""
-        at = At(draw, redraw=redraw)
+        at = At(draw, block, redraw=redraw)
         with pyro.validation_enabled(False):
             trace = poutine.trace(at(call)).get_trace(*args, **kwargs)
         return cls(call, tuple(args), dict(kwargs), sample_nodes(trace), at.sub_sampled)

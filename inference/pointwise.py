@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inference._elimination import Factors, components, log_sum, marginals, shared_plates
-from inference._over_draws import over_draws
+from inference._over_draws import flatten, over_draws
 from inference._sites import Program, place
 from inference.base import Draws, Fit, Unsupported, fresh, joint
 
@@ -95,8 +95,7 @@ def assignments(fit: Fit, *, average: bool = True, chunk: int | None = None) -> 
 
 def _read(fit: Fit, call: Callable[..., Any]) -> tuple[Program, Draws, torch.Size]:
     """The program, its draws as one flat axis, (chain * draw, *site), and (chain, draw)."""
-    shape = next(iter(fit.draws.values())).shape[:2]
-    draws = {name: value.reshape(-1, *value.shape[2:]) for name, value in fit.draws.items()}
+    draws, shape = flatten(fit.draws)
     program = Program.read(call, fit.args, fit.kwargs, {name: value[0] for name, value in draws.items()})
     for name, node in program.nodes.items():
         if not node["is_observed"] and name not in draws and not node["fn"].has_enumerate_support:

@@ -9,9 +9,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference._over_draws import over_draws
+from inference._over_draws import flatten, over_draws
 from inference._sites import At, Blocks, Program, place, sample_nodes
-from inference.base import Draws, Fit, fresh
+from inference.base import Draws, Fit, Unsupported, fresh
 from inference.pointwise import assignments
 from ppmodels.base import Data, Model
 
@@ -46,13 +46,17 @@ def prior_predictive(
         the number of rows and what is given are used.
 
     Returns: by site, (1, num_samples, *site).
-    Raises: NotImplementedError when a prior is improper and so has no draws.
+    Raises: Unsupported when a prior is improper, or partly a bare factor, and so has no draws.
     """
     with fresh(model, args, kwargs, seed=seed) as own, torch.no_grad():
         program = Program.read(_story(own), args, kwargs, {}, redraw=True)
-        wanted = [name for name in program.nodes if not _is_factor(program.nodes[name])]
+        for name, node in program.nodes.items():
+            if _is_improper(node):
+                raise Unsupported(
+                    f"the prior cannot be drawn from: site {name!r} is a factor or is masked out"
+                )
         number = {"": torch.zeros(num_samples)}
-        return _sweep(program, number, wanted, torch.Size([1, num_samples]), chunk)
+        return _sweep(program, number, list(program.nodes), torch.Size([1, num_samples]), chunk)
 
 
 def predict(fit: Fit, data: Data | None = None, *, seed: int = 0, chunk: int | None = None) -> Draws:
@@ -68,8 +72,7 @@ def predict(fit: Fit, data: Data | None = None, *, seed: int = 0, chunk: int | N
     if data is not None and not isinstance(fit.model, Model):
         raise TypeError("a plain program has no `data` to replace; make a Fit with other `args` for that")
     args = fit.args if data is None else (data,)
-    shape = next(iter(fit.draws.values())).shape[:2]
-    draws = {name: value.reshape(-1, *value.shape[2:]) for name, value in fit.draws.items()}
+    draws, shape = flatten(fit.draws)
     with fresh(fit.model, args, fit.kwargs, seed=seed) as own, torch.no_grad():
         first = {name: value[0] for name, value in draws.items()}
         program = Program.read(_story(own), args, fit.kwargs, first, redraw=True)
@@ -112,5 +115,11 @@ def _values(program: Program, block: Blocks, wanted: list[str]) -> Callable[[Dra
     return values
 
 
-def _is_factor(node: Any) -> bool:
-    return isinstance(node["fn"], dist.Unit)
+def _is_improper(node: Any) -> bool:
+    """Is this a bare factor, or a latent without a density, as `.mask(False)` makes flat priors?"""
+    law = node["fn"]
+    while isinstance(law, dist.Independent | dist.ExpandedDistribution):
+        law = law.base_dist
+    if node["infer"].get("_deterministic"):
+        return False
+    return isinstance(law, dist.Unit) or node["mask"] is False or getattr(law, "_mask", None) is False

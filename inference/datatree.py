@@ -1,0 +1,175 @@
+"""A fit, or a finished `pyro.infer.MCMC`, as an `xarray.DataTree` in ArviZ's schema; to disk and back."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+from pyro.infer import MCMC
+
+from inference._groups import Axes, array, as_json, constants, run_attributes
+from inference._netcdf import load, write
+from inference._over_draws import flatten
+from inference._pyro_mcmc import read_mcmc
+from inference._sites import Program, place
+from inference.base import Draws, Fit, Unsupported, fresh, joint
+from inference.pointwise import pointwise
+from inference.predict import predict, prior_predictive
+
+__all__ = ["load", "save", "to_datatree"]
+
+log = logging.getLogger("inference")
+
+LARGE = 2**27  # numbers (1 GiB in float64) above which predictive draws are made only on request
+
+
+def to_datatree(
+    fit: Fit | MCMC,
+    *,
+    log_likelihood: bool = True,
+    prior: int = 500,
+    posterior_predictive: bool | None = None,
+    save_warmup: bool = False,
+    coords: Mapping[str, Sequence[Any]] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> xr.DataTree:
+    """Return ArviZ's groups; axes are called as plates are, labelled as `Data.coords` says.
+
+    Groups: posterior, sample_stats, log_likelihood, log_prior, prior, prior_predictive,
+        posterior_predictive, observed_data, constant_data, `fit` with objectives along `step`, and
+        warmup_posterior and warmup_sample_stats on request. A group that cannot be had is left out,
+        and the root's attribute `left_out` says why.
+
+    log_likelihood: one value a draw and observation, discrete sites summed out; and the log prior.
+    prior: draws from the prior and its predictive distribution; 0 leaves both out.
+    posterior_predictive: None means where it is not large.
+    coords: labels along an axis by its name, over those of the data.
+    dims: names of a site's axes, of all or of the last ones, over those of plates and `event_dims`.
+    seed: of the prior and predictive draws.
+    """
+    fit = read_mcmc(fit) if isinstance(fit, MCMC) else fit
+    labels = {**(fit.data.coords if fit.data else {}), **(coords or {})}
+    left_out: dict[str, str] = {}
+    axes = Axes(_attempt(left_out, "observed_data", lambda: _program(fit)), dims or {}, labels)
+    groups = _measured(fit, axes, save_warmup)
+    if axes.program is not None:
+        groups |= _data(fit, axes, axes.program)
+        if log_likelihood:
+            groups |= _attempt(left_out, "log_likelihood", lambda: _densities(fit, axes)) or {}
+        if prior:
+            found = _attempt(left_out, "prior", lambda: _prior(fit, axes, prior, seed))
+            groups |= found or {}
+        if posterior_predictive or (
+            posterior_predictive is None and not _is_large(fit, left_out, axes.program)
+        ):
+            groups |= _attempt(left_out, "posterior_predictive", lambda: _predicted(fit, axes, seed)) or {}
+    tree = xr.DataTree.from_dict({name: value for name, value in groups.items() if value.data_vars})
+    tree.attrs |= {"name": str(fit.info.get("name", _title(fit.model))), **run_attributes(fit)}
+    tree.attrs["left_out"] = as_json(left_out)
+    return tree
+
+
+def save(fit: Fit, path: str | Path, **options: Any) -> Path:
+    """Write a fit as one netCDF file: the tree that ArviZ reads, and what `load` needs besides.
+
+    The file is written beside and renamed, so that a half-written one never stands at `path`.
+
+    options: those of `to_datatree`; the warm-up is always kept.
+
+    Raises: TypeError when the state or the information of the run holds what cannot be stored safely.
+    """
+    return write(fit, to_datatree(fit, **{"save_warmup": True, **options}), Path(path))
+
+
+def _measured(fit: Fit, axes: Axes, save_warmup: bool) -> dict[str, xr.Dataset]:
+    """Groups that need no further computation: what the back end handed over."""
+    about = run_attributes(fit)
+    groups = {
+        "posterior": axes.dataset(fit.draws, attrs=about),
+        "sample_stats": axes.dataset(fit.stats, attrs=about),
+    }
+    if save_warmup:
+        groups["warmup_posterior"] = axes.dataset(fit.warmup_draws, attrs=about)
+        groups["warmup_sample_stats"] = axes.dataset(fit.warmup_stats, attrs=about)
+    lengths = {len(value) for value in fit.trace.values()}
+    name = "step" if len(lengths) == 1 else "{}_step"
+    traces = {k: (name.format(k), array(v)) for k, v in fit.trace.items()}
+    groups["fit"] = xr.Dataset(traces, {d: range(len(v)) for d, v in traces.values()}, about)
+    return groups
+
+
+def _data(fit: Fit, axes: Axes, program: Program) -> dict[str, xr.Dataset]:
+    """Observed values of all rows, and what the program conditions on."""
+    observed: Draws = {}
+    with fresh(fit.model, fit.args, fit.kwargs) as model:
+        first = {name: value[0] for name, value in flatten(fit.draws)[0].items()}
+        for block in program.blocks():
+            nodes = Program.read(joint(model, fit.args, fit.kwargs), fit.args, fit.kwargs, first, block).nodes
+            for name in program.observed:
+                named = enumerate(program.dims(name))
+                here = {i: (program.plates[d][0], block[d]) for i, d in named if d in block}
+                observed[name] = place(observed.get(name), nodes[name]["value"].detach(), here)
+    given, known = constants(fit)
+    same = {id(value) for value in observed.values()}
+    given = {k: v for k, v in given.items() if k not in observed and id(v) not in same}
+    return {
+        "observed_data": axes.dataset(observed, sample_dims=()),
+        "constant_data": axes.dataset(given, known, sample_dims=()),
+    }
+
+
+def _densities(fit: Fit, axes: Axes) -> dict[str, xr.Dataset]:
+    result = pointwise(fit)
+    return {
+        "log_likelihood": axes.dataset(result.log_likelihood, result.dims),
+        "log_prior": axes.dataset(result.log_prior, result.dims),
+    }
+
+
+def _prior(fit: Fit, axes: Axes, num_samples: int, seed: int) -> dict[str, xr.Dataset]:
+    drawn = prior_predictive(fit.model, *fit.args, num_samples=num_samples, seed=seed, **fit.kwargs)
+    observed = axes.program.observed if axes.program else []
+    return {
+        "prior": axes.dataset({name: value for name, value in drawn.items() if name not in observed}),
+        "prior_predictive": axes.dataset({name: drawn[name] for name in observed}),
+    }
+
+
+def _predicted(fit: Fit, axes: Axes, seed: int) -> dict[str, xr.Dataset]:
+    return {"posterior_predictive": axes.dataset(predict(fit, seed=seed))}
+
+
+def _program(fit: Fit) -> Program:
+    if fit.model is None:
+        raise Unsupported(
+            "the sampler was given a potential function and no program, so nothing can be replayed"
+        )
+    first = {name: value[0] for name, value in flatten(fit.draws)[0].items()}
+    with fresh(fit.model, fit.args, fit.kwargs) as model, torch.no_grad():
+        return Program.read(joint(model, fit.args, fit.kwargs), fit.args, fit.kwargs, first)
+
+
+def _is_large(fit: Fit, left_out: dict[str, str], program: Program) -> bool:
+    """Would predictive draws be too large to be made unasked?"""
+    draws = flatten(fit.draws)[1].numel()
+    numbers = draws * sum(program.nodes[name]["value"].numel() for name in program.observed)
+    if numbers > LARGE:
+        left_out["posterior_predictive"] = f"{numbers:.1e} numbers; ask for it with posterior_predictive=True"
+    return numbers > LARGE
+
+
+def _attempt(left_out: dict[str, str], group: str, make: Callable[[], Any]) -> Any:
+    """What `make` returns; where the program cannot give it, None, and the reason is kept."""
+    try:
+        return make()
+    except (Unsupported, RuntimeError, ValueError) as reason:
+        left_out[group] = str(reason) or type(reason).__name__
+        log.warning("group %s is left out: %s", group, left_out[group])
+        return None
+
+
+def _title(model: Any) -> str:
+    return getattr(model, "__name__", type(model).__name__)
