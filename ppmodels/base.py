@@ -60,6 +60,11 @@ class Data:
         return replace(self, given=given, observed=observed, index=index)
 
 
+def dims(*names: str) -> Any:
+    """Name a site's event axes, `pyro.sample("x", ..., infer=dims("column"))`; plates name the others."""
+    return {"event_dims": names}
+
+
 @runtime_checkable
 class Model(Protocol):
     """p(latents, observed | given), told as a story: a frozen dataclass whose fields are hyperparameters."""
@@ -109,4 +114,13 @@ class HasEM(Model, Protocol):
 
     def bound(self, q: Tensor, theta: Theta, data: Data) -> Tensor:
         """Return E_q log p(x, z | theta) - E_q log q(z), (): at most log p(x | theta)."""
+        ...
+
+
+@runtime_checkable
+class HasLabels(Model, Protocol):
+    """Latents that mean the same in any order, such as a mixture's components."""
+
+    def relabel(self, draws: Theta) -> Theta:
+        """Return the draws, (..., *site) each, every one with its latents in one agreed order."""
         ...

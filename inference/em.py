@@ -1,0 +1,170 @@
+"""Expectation maximisation, for models that know both steps: restarts, and SQUAREM between steps."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from inference._em_problem import Point, Problem
+from inference.base import Fit, Unsupported, fresh, joint
+from ppmodels.base import HasEM, Theta
+
+ROUNDING = 1e-13  # relative; a smaller change of the objective is none
+
+
+def fit(
+    model: Any,
+    *args: Any,
+    seed: int = 0,
+    num_steps: int = 2000,
+    tol: float = 1e-9,
+    num_restarts: int = 10,
+    accelerate: bool = True,
+    prior: bool = False,
+    progress_bar: bool = False,
+    **kwargs: Any,
+) -> Fit:
+    """Climb the likelihood from several starts, and keep the highest top; one draw.
+
+    num_steps: steps of each restart at most.
+    tol: stop where the objective's estimated distance to its limit is below tol (1 + |objective|). The
+        estimate is a geometric series: the last gain, and the rate at which the steps shrink (Aitken).
+    num_restarts: starts. The highest objective wins, and of those that agree with it to tol the first; a
+        collapsed one wins only when all have collapsed.
+    accelerate: extrapolate each pair of steps in unconstrained coordinates (SQUAREM), and take the plain
+        step where that would lower the objective: the objective never falls.
+    prior: maximise log p(x, theta) instead of log p(x | theta). Off, because EM is known for the maximum
+        of the likelihood, and others' figures are that; on, no component can collapse.
+    Returns: a Fit whose trace has, at each step of the winner, `log_likelihood`, `bound` (at this theta,
+        with the row latents' posterior at the theta before), and with prior `log_density` and `log_prior`.
+    Raises: Unsupported when the model has no closed-form steps.
+    Source: Dempster, Laird and Rubin (1977); Varadhan and Roland (2008), Scand. J. Statistics 35, scheme S3.
+    """
+    began = time.perf_counter()
+    if not isinstance(model, HasEM):
+        name = getattr(model, "__name__", type(model).__name__)
+        raise Unsupported(f"{name} has no start, e_step, m_step and bound in closed form; em needs them")
+    if num_restarts < 1 or num_steps < 1:
+        raise ValueError(
+            f"num_restarts and num_steps must be at least 1; they are {num_restarts}, {num_steps}"
+        )
+    with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
+        program = joint(own, args, kwargs)
+        problem = Problem(own, args[0], program, prior)
+        starts = [own.start(args[0]) for _ in range(num_restarts)]  # first, as a climb may draw numbers too
+        climb = Climb(problem, num_steps, tol, accelerate)
+        paths = [climb.climb(start) for start in bar.track(starts, description="em")]
+        best = _best(paths, tol)
+        draws = {name: value[None, None] for name, value in best.points[-1].theta.items()}
+        info = {**best.result(), "seed": seed, "seconds": time.perf_counter() - began}
+        info |= {"tol": tol, "accelerate": accelerate, "prior": prior}
+        info["restarts"] = [path.result() for path in paths]
+        return Fit(own, args, kwargs, "em", draws, _trace(problem, best.points), info=info)
+
+
+@dataclass
+class Path:
+    """The points of one restart, and how it ended."""
+
+    points: list[Point] = field(default_factory=list)
+    evaluations: int = 0
+    converged: bool = False
+    collapsed: bool = False
+    message: str = ""
+
+    def result(self) -> dict[str, Any]:
+        """Return the run in numbers and words."""
+        numbers = {"log_likelihood": self.points[-1].log_likelihood, "num_steps": len(self.points) - 1}
+        return numbers | {
+            "evaluations": self.evaluations,
+            "converged": self.converged,
+            "message": self.message,
+        }
+
+    def end(self, message: str, *, converged: bool = False, collapsed: bool = False) -> "Path":
+        self.message, self.converged, self.collapsed = message, converged, collapsed
+        return self
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Pairs of EM steps from a start to convergence."""
+
+    problem: Problem
+    num_steps: int
+    tol: float
+    accelerate: bool
+
+    def climb(self, theta: Theta) -> Path:
+        """Return the path from a start, two EM steps at a time, the second extrapolated if that helps."""
+        path, longest, gain = Path(), 4.0, float("inf")
+        point = self._visit(path, theta)
+        while len(path.points) <= self.num_steps:
+            try:
+                first = self._visit(path, self.problem.step(point))
+                theta = self.problem.step(first)
+            except ArithmeticError as error:
+                return path.end(str(error), collapsed=True)
+            flat = [self.problem.flatten(t) for t in (point.theta, first.theta, theta)]
+            gain, size = first.objective - point.objective, 1 + abs(first.objective)
+            if not gain >= -100 * ROUNDING * size:
+                return path.end(f"the objective fell by {-gain:.3g}: the E step or the M step is not exact")
+            if max(gain, _left(gain, flat)) <= self.tol * size or gain <= ROUNDING * size:
+                return path.end("converged", converged=True)
+            far, longest = self._extrapolate(path, first, flat, longest) if self.accelerate else (None, 0.0)
+            point = far or self._visit(path, theta)
+        return path.end(f"not converged in {self.num_steps} steps; the last pair gained {gain:.3g}")
+
+    def _visit(self, path: Path, theta: Theta) -> Point:
+        """The E step at theta, which becomes a point of the path."""
+        path.points.append(self.problem.at(theta))
+        path.evaluations += 1
+        return path.points[-1]
+
+    def _extrapolate(
+        self, path: Path, first: Point, flat: Sequence[Tensor], longest: float
+    ) -> tuple[Point | None, float]:
+        """A point further than two EM steps, if it is above the first; and the longest reach to try next."""
+        step, bend = flat[1] - flat[0], flat[2] - 2 * flat[1] + flat[0]
+        reach = min(float(step.norm() / bend.norm()), longest)
+        if not reach > 1:
+            return None, longest
+        point = self.problem.at(
+            self.problem.unflatten(flat[0] + 2 * reach * step + reach**2 * bend, first.theta)
+        )
+        path.evaluations += 1
+        if not point.objective >= first.objective:
+            return None, max(2.0, longest / 4)
+        path.points.append(point)
+        return point, 4 * longest if reach == longest else longest
+
+
+def _best(paths: Sequence[Path], tol: float) -> Path:
+    """The first path whose objective is the highest to tol; a collapsed one only if all are."""
+    sound = [path for path in paths if not path.collapsed] or paths
+    highest = max(path.points[-1].objective for path in sound)
+    enough = highest - tol * (1 + abs(highest)) if highest > -float("inf") else highest
+    return next(path for path in sound if path.points[-1].objective >= enough)
+
+
+def _left(gain: float, flat: Sequence[Tensor]) -> float:
+    """What is still to gain if steps go on shrinking as these two; gains shrink as their squares."""
+    rate = float((flat[2] - flat[1]).norm() / (flat[1] - flat[0]).norm()) ** 2
+    return gain * rate / (1 - rate) if rate < 1 else float("inf")
+
+
+def _trace(problem: Problem, points: Sequence[Point]) -> dict[str, Tensor]:
+    """The objectives along a path, (step,) each."""
+    before = [points[0], *points]
+    columns = {
+        "log_likelihood": [point.log_likelihood for point in points],
+        "bound": [problem.bound(last, point.theta) for last, point in zip(before, points, strict=False)],
+    }
+    if problem.prior:
+        columns = {"log_density": [point.objective for point in points], **columns}
+        columns["log_prior"] = [point.log_prior for point in points]
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()}

@@ -1,0 +1,56 @@
+"""What a mixture's hyperparameters and rows must be."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from ppmodels.clustering._covariance import Family
+from ppmodels.clustering._starts import Seeding
+
+
+def check_rows(x: Tensor, components: int, dim: int | None = None, columns: Sequence[Any] = ()) -> Tensor:
+    """Return x when it is (rows, dim), finite, varied and long enough; rows and columns count from 0.
+
+    Raises: ValueError of one line that says what is wrong and where.
+    """
+    if x.ndim != 2 or (dim is not None and x.shape[1] != dim):
+        raise ValueError(f"x must be (rows, {dim or 'columns'}); it is {tuple(x.shape)}")
+    dim = x.shape[1]
+    if len(x) < components:
+        raise ValueError(f"{components} components need at least as many rows; x has {len(x)}")
+    names = [repr(c) for c in columns] if len(columns) == dim else [str(i) for i in range(dim)]
+    wrong = (~x.isfinite()).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise ValueError(f"x is {x[row, column].item()} in row {row}, column {names[column]}")
+    constant = (x == x[0]).all(0).nonzero()
+    if len(constant) and len(x) > 1:
+        raise ValueError(f"column {names[int(constant[0])]} of x is constant; leave it out")
+    return x
+
+
+def describe(x: Any, components: int) -> dict[str, Any]:
+    """Return dim, center and scale of x, (N, D), after a check: its columns' number, means and sds."""
+    x = check_rows(torch.as_tensor(x).double(), components)
+    return {"dim": x.shape[1], "center": tuple(x.mean(0).tolist()), "scale": tuple(x.std(0).tolist())}
+
+
+def check_fields(model: Any) -> None:
+    """Raise a ValueError of one line when a hyperparameter is out of its range."""
+    for name, least in (("components", 1), ("dim", 1), ("concentration", 1)):
+        if not getattr(model, name) >= least:
+            raise ValueError(f"{name} must be at least {least}; it is {getattr(model, name)}")
+    for name, above in (("spread", 0), ("width", 0), ("strength", 2)):
+        if not above < getattr(model, name) < math.inf:
+            raise ValueError(f"{name} must be above {above} and finite; it is {getattr(model, name)}")
+    for name, choice in (("covariance", get_args(Family)), ("seeding", get_args(Seeding))):
+        if getattr(model, name) not in choice:
+            raise ValueError(f"{name} must be one of {', '.join(choice)}; it is {getattr(model, name)!r}")
+    for name in ("center", "scale"):
+        if len(getattr(model, name)) not in (1, model.dim):
+            raise ValueError(f"{name} needs 1 or {model.dim} numbers; it has {len(getattr(model, name))}")
+    if not all(0 < s < math.inf for s in model.scale):
+        raise ValueError(f"scale must be positive and finite; it is {model.scale}")

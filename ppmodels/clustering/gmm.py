@@ -1,0 +1,103 @@
+"""Gaussian mixture: every row belongs to one of a few clusters, and scatters around its mean."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ppmodels.base import Data, Theta, dims
+from ppmodels.clustering import _covariance, _labels
+from ppmodels.clustering._checks import check_fields, check_rows, describe
+from ppmodels.clustering._gaussian import ClusterNormal, log_density
+from ppmodels.clustering._maximise import maximise, start
+from ppmodels.clustering._ordered import gaussian_rows
+from ppmodels.clustering._starts import Seeding
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    r"""Mixture of Gaussians with full, tied, diagonal or spherical covariance.
+
+    .. math:: w \sim \mathrm{Dir}(a),\; \mu_k \sim N(m, \mathrm{diag}(b s)^2),\;
+        \Sigma_k \sim \mathrm{IW}(\nu + D - 1, \nu\,\mathrm{diag}(h s)^2),\;
+        z_n \sim w,\; x_n \mid z_n = k \sim N(\mu_k, \Sigma_k)
+
+    with a, m, s, b, nu, h = concentration, center, scale, spread, strength, width: a cluster's sd is about
+    `width` of a column's `scale`, as if seen in `strength` rows; so no component can collapse on one row.
+    Sigma^-1 = W'W with W lower triangular: `precision` is its squared diagonal, `off_diagonal` the rest.
+
+    Latents:  weights (K,); loc (K, D), unit of x; precision (K, D); off_diagonal (K, P), P = D (D - 1) / 2.
+              Tied has no K, diagonal no off_diagonal, spherical precision (K,); z (N,) is summed out,
+              covariance (K, D, D) computed.
+    Observed: x (N, D).
+    Source:   Bishop (2006), section 9.2; Fraley and Raftery (2007), J. Classification 24, 155-181.
+    """
+
+    components: int = 2
+    dim: int = 2
+    covariance: _covariance.Family = "full"
+    ordered: bool = False  # the first coordinates of loc increase: one of the K! labellings
+    seeding: Seeding = "k-means++"
+    center: tuple[float, ...] = (0.0,)  # one a column, or one for all
+    scale: tuple[float, ...] = (1.0,)
+    concentration: float = 2.0
+    spread: float = 2.0
+    strength: float = 4.0
+    width: float = 0.5
+    observed: ClassVar[tuple[str, ...]] = ("x",)
+
+    __post_init__ = check_fields
+
+    @classmethod
+    def for_data(cls, x: Any, **fields: Any) -> "GaussianMixture":
+        """Return the mixture whose center and scale are the means and sds of the columns of x, (N, D)."""
+        return cls(**{**describe(x, fields.get("components", cls.components)), **fields})
+
+    def inputs(self, rows: int) -> dict[str, Tensor]:
+        return {}
+
+    def model(self, data: Data) -> None:
+        concentration, center, sd, shape, rate = self._prior()
+        weights = pyro.sample("weights", dist.Dirichlet(concentration), infer=dims("components"))
+        loc = pyro.sample("loc", gaussian_rows(center, sd, self.ordered), infer=dims("components", "column"))
+        factor = _covariance.sample(
+            self.covariance, center.shape, shape, rate
+        )  # W (K, D, D), or its diagonal
+        with data.plate():
+            z = pyro.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
+            pyro.sample("x", ClusterNormal(z, loc, factor, center[0]), infer=dims("column"))
+
+    def start(self, data: Data) -> Theta:
+        check_rows(data.observed["x"], self.components, self.dim, data.coords.get("column", ()))
+        theta = start(self.covariance, data.observed["x"], self.components, self.seeding)
+        return self.relabel(theta) if self.ordered else theta
+
+    def e_step(self, theta: Theta, data: Data) -> tuple[Tensor, Tensor]:
+        joint = self._log_joint(theta, data)  # (N, K)
+        return joint.softmax(-1), joint.logsumexp(-1).sum(dtype=torch.float64)
+
+    def m_step(self, q: Tensor, data: Data, prior: bool) -> Theta:
+        theta = maximise(self.covariance, q, data.observed["x"], self._prior() if prior else None)
+        return self.relabel(theta) if self.ordered else theta
+
+    def bound(self, q: Tensor, theta: Theta, data: Data) -> Tensor:
+        gap = self._log_joint(theta, data) - q.log()  # (N, K)
+        return torch.where(q > 0, q * gap, 0.0).sum(dtype=torch.float64)
+
+    def relabel(self, draws: Theta) -> Theta:
+        """Return the draws, (..., *site), with components in the order of loc's first coordinate."""
+        return _labels.relabel(draws, ("precision", "off_diagonal") if self.covariance == "tied" else ())
+
+    def _log_joint(self, theta: Theta, data: Data) -> Tensor:
+        factor = _covariance.whitening(theta, self.covariance, self.dim)
+        return theta["weights"].log() + log_density(data.observed["x"], theta["loc"], factor)  # (N, K)
+
+    def _prior(self) -> tuple[Tensor, ...]:
+        """Concentration (K,), mean (K, D) and sd (D,) of loc, shape and rate of precision (D,) or ()."""
+        center, scale = (torch.tensor(field).expand(self.dim) for field in (self.center, self.scale))
+        gamma = _covariance.gamma_prior(self.covariance, scale, self.strength, self.width)
+        concentration = torch.full((self.components,), self.concentration)
+        return concentration, center.expand(self.components, -1), self.spread * scale, *gamma
