@@ -67,6 +67,7 @@ class Axes:
             dims={_variable(site): names for site, names in dims.items()},
             coords=labels,
             sample_dims=list(sample_dims),
+            check_conventions=False,  # it takes more chains than draws for a mistake
             attrs={**library(), **(attrs or {})},
         )
         for site in values:

@@ -173,5 +173,7 @@ def _tensors(tree: xr.DataTree, group: str, dtypes: Mapping[str, Mapping[str, to
     if group in tree.children:
         for variable in tree[group].data_vars.values():
             name = site_name(variable)
+            if name not in dtypes[group]:
+                continue  # a computed site that the tree has added
             found[name] = torch.from_numpy(variable.to_numpy().copy()).to(dtypes[group][name])
     return {name: found[name] for name in dtypes[group]}

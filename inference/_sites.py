@@ -127,6 +127,11 @@ class Program:
         return [name for name, node in self.nodes.items() if not node["is_observed"]]
 
     @property
+    def computed(self) -> list[str]:
+        """Names of the computed sites, those of `pyro.deterministic`."""
+        return [name for name, node in self.nodes.items() if node["infer"].get("_deterministic")]
+
+    @property
     def nesting(self) -> int:
         """Batch axes that the program's plates take, counted from the right."""
         depths = [len(node["fn"].batch_shape) for node in self.nodes.values()]
@@ -137,7 +142,9 @@ class Program:
         """Return a name for each axis of the site's value: plates, `event_dims`, or `site_dim_k`."""
         node = self.nodes[name]
         names = list(site_dims(node))
-        event = 0 if node["infer"].get("_deterministic") else node["fn"].event_dim
+        event = node["fn"].event_dim
+        if node["infer"].get("_deterministic") and event == len(names):
+            event = 0  # pyro.deterministic takes all axes for the event's unless told otherwise
         for frame in node["cond_indep_stack"]:
             axis = len(names) - event + frame.dim if frame.vectorized else -1
             if axis >= 0:

@@ -16,7 +16,7 @@ from inference._pyro_mcmc import read_mcmc
 from inference._sites import Program, place
 from inference.base import Draws, Fit, Unsupported, fresh, joint
 from inference.pointwise import pointwise
-from inference.predict import predict, prior_predictive
+from inference.predict import computed, predict, prior_predictive
 
 __all__ = ["load", "save", "to_datatree"]
 
@@ -38,10 +38,10 @@ def to_datatree(
 ) -> xr.DataTree:
     """Return ArviZ's groups; axes are called as plates are, labelled as `Data.coords` says.
 
-    Groups: posterior, sample_stats, log_likelihood, log_prior, prior, prior_predictive,
-        posterior_predictive, observed_data, constant_data, `fit` with objectives along `step`, and
-        warmup_posterior and warmup_sample_stats on request. A group that cannot be had is left out,
-        and the root's attribute `left_out` says why.
+    Groups: posterior with computed sites, sample_stats, log_likelihood, log_prior, prior,
+        prior_predictive, posterior_predictive, observed_data, constant_data, `fit` with
+        objectives along `step`; warmup_posterior and warmup_sample_stats on request. A group that
+        cannot be had is left out, and the root's attribute `left_out` says why.
 
     log_likelihood: one value a draw and observation, discrete sites summed out; and the log prior.
     prior: draws from the prior and its predictive distribution; 0 leaves both out.
@@ -54,17 +54,18 @@ def to_datatree(
     labels = {**(fit.data.coords if fit.data else {}), **(coords or {})}
     left_out: dict[str, str] = {}
     axes = Axes(_attempt(left_out, "observed_data", lambda: _program(fit)), dims or {}, labels)
-    groups = _measured(fit, axes, save_warmup)
+    draws = dict(fit.draws)
+    if axes.program is not None and not set(axes.program.computed) <= set(draws):
+        draws = {**(_attempt(left_out, "computed sites", lambda: computed(fit)) or {}), **draws}
+    groups = _measured(fit, draws, axes, save_warmup)
     if axes.program is not None:
         groups |= _data(fit, axes, axes.program)
         if log_likelihood:
             groups |= _attempt(left_out, "log_likelihood", lambda: _densities(fit, axes)) or {}
         if prior:
-            found = _attempt(left_out, "prior", lambda: _prior(fit, axes, prior, seed))
-            groups |= found or {}
-        if posterior_predictive or (
-            posterior_predictive is None and not _is_large(fit, left_out, axes.program)
-        ):
+            groups |= _attempt(left_out, "prior", lambda: _prior(fit, axes, prior, seed)) or {}
+        unasked = posterior_predictive is None and _is_small(fit, left_out, axes.program)
+        if posterior_predictive or unasked:
             groups |= _attempt(left_out, "posterior_predictive", lambda: _predicted(fit, axes, seed)) or {}
     tree = xr.DataTree.from_dict({name: value for name, value in groups.items() if value.data_vars})
     tree.attrs |= {"name": str(fit.info.get("name", _title(fit.model))), **run_attributes(fit)}
@@ -84,11 +85,11 @@ def save(fit: Fit, path: str | Path, **options: Any) -> Path:
     return write(fit, to_datatree(fit, **{"save_warmup": True, **options}), Path(path))
 
 
-def _measured(fit: Fit, axes: Axes, save_warmup: bool) -> dict[str, xr.Dataset]:
+def _measured(fit: Fit, draws: Draws, axes: Axes, save_warmup: bool) -> dict[str, xr.Dataset]:
     """Groups that need no further computation: what the back end handed over."""
     about = run_attributes(fit)
     groups = {
-        "posterior": axes.dataset(fit.draws, attrs=about),
+        "posterior": axes.dataset(draws, attrs=about),
         "sample_stats": axes.dataset(fit.stats, attrs=about),
     }
     if save_warmup:
@@ -130,8 +131,11 @@ def _densities(fit: Fit, axes: Axes) -> dict[str, xr.Dataset]:
 
 
 def _prior(fit: Fit, axes: Axes, num_samples: int, seed: int) -> dict[str, xr.Dataset]:
+    assert axes.program is not None
+    if (numbers := _numbers(axes.program, num_samples)) > LARGE:
+        raise Unsupported(f"{numbers:.1e} numbers; take fewer draws with prior=...")
     drawn = prior_predictive(fit.model, *fit.args, num_samples=num_samples, seed=seed, **fit.kwargs)
-    observed = axes.program.observed if axes.program else []
+    observed = axes.program.observed
     return {
         "prior": axes.dataset({name: value for name, value in drawn.items() if name not in observed}),
         "prior_predictive": axes.dataset({name: drawn[name] for name in observed}),
@@ -152,13 +156,17 @@ def _program(fit: Fit) -> Program:
         return Program.read(joint(model, fit.args, fit.kwargs), fit.args, fit.kwargs, first)
 
 
-def _is_large(fit: Fit, left_out: dict[str, str], program: Program) -> bool:
-    """Would predictive draws be too large to be made unasked?"""
-    draws = flatten(fit.draws)[1].numel()
-    numbers = draws * sum(program.nodes[name]["value"].numel() for name in program.observed)
+def _is_small(fit: Fit, left_out: dict[str, str], program: Program) -> bool:
+    """Are predictive draws small enough to be made unasked?"""
+    numbers = _numbers(program, flatten(fit.draws)[1].numel())
     if numbers > LARGE:
         left_out["posterior_predictive"] = f"{numbers:.1e} numbers; ask for it with posterior_predictive=True"
-    return numbers > LARGE
+    return numbers <= LARGE
+
+
+def _numbers(program: Program, draws: int) -> int:
+    """How many numbers so many predictive draws hold."""
+    return draws * sum(program.nodes[name]["value"].numel() for name in program.observed)
 
 
 def _attempt(left_out: dict[str, str], group: str, make: Callable[[], Any]) -> Any:
@@ -167,7 +175,7 @@ def _attempt(left_out: dict[str, str], group: str, make: Callable[[], Any]) -> A
         return make()
     except (Unsupported, RuntimeError, ValueError) as reason:
         left_out[group] = str(reason) or type(reason).__name__
-        log.warning("group %s is left out: %s", group, left_out[group])
+        log.info("group %s is left out: %s", group, left_out[group])
         return None
 
 

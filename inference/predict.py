@@ -1,6 +1,6 @@
 """Data that a model would make: from its prior, and from what a fit learned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -15,7 +15,7 @@ from inference.base import Draws, Fit, Unsupported, fresh
 from inference.pointwise import assignments
 from ppmodels.base import Data, Model
 
-__all__ = ["assignments", "predict", "prior_predictive", "simulate"]
+__all__ = ["assignments", "computed", "predict", "prior_predictive", "simulate"]
 
 
 def simulate(model: Model, rows: int, seed: int = 0) -> tuple[Data, dict[str, Tensor]]:
@@ -38,12 +38,14 @@ def prior_predictive(
     num_samples: int = 500,
     seed: int = 0,
     chunk: int | None = None,
+    sites: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> Draws:
     """Return joint draws of all sites before any data are seen: latents, computed and observed ones.
 
     args, kwargs: what the program is called with; `(data,)` for a model of the collection, of which only
         the number of rows and what is given are used.
+    sites: the ones to return; by default all.
 
     Returns: by site, (1, num_samples, *site).
     Raises: Unsupported when a prior is improper, or partly a bare factor, and so has no draws.
@@ -56,7 +58,7 @@ def prior_predictive(
                     f"the prior cannot be drawn from: site {name!r} is a factor or is masked out"
                 )
         number = {"": torch.zeros(num_samples)}
-        return _sweep(program, number, list(program.nodes), torch.Size([1, num_samples]), chunk)
+        return _sweep(program, number, list(sites or program.nodes), torch.Size([1, num_samples]), chunk)
 
 
 def predict(fit: Fit, data: Data | None = None, *, seed: int = 0, chunk: int | None = None) -> Draws:
@@ -80,6 +82,17 @@ def predict(fit: Fit, data: Data | None = None, *, seed: int = 0, chunk: int | N
             list(own.observed) if isinstance(own, Model) else Program.read(own, args, fit.kwargs, {}).observed
         )
         return _sweep(program, draws, wanted, shape, chunk)
+
+
+def computed(fit: Fit, *, chunk: int | None = None) -> Draws:
+    """Return the values of `pyro.deterministic` sites at each draw, (chain, draw, *site)."""
+    draws, shape = flatten(fit.draws)
+    with fresh(fit.model, fit.args, fit.kwargs) as own, torch.no_grad():
+        first = {name: value[0] for name, value in draws.items()}
+        program = Program.read(_story(own), fit.args, fit.kwargs, first, redraw=True)
+        if not program.computed:
+            return {}
+        return _sweep(program, draws, program.computed, shape, chunk)
 
 
 def _story(model: Any) -> Callable[..., Any]:

@@ -152,6 +152,7 @@ def test_a_plate_named_as_a_site_does_not_clash():
 
 
 def test_an_improper_prior_is_left_out_with_the_reason(caplog):
+    caplog.set_level("INFO", logger="inference")
     draws = {"loc": torch.randn(1, 30)}
     tree = to_datatree(Fit(flat, (torch.randn(5),), {}, "svi", draws))
     assert "prior" not in tree.children
