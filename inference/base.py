@@ -4,7 +4,7 @@ import copy
 import importlib
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ def joint(model: Model | Program, args: tuple[Any, ...], kwargs: Mapping[str, An
     def conditioned(data: Data) -> None:
         pyro.condition(model.model, data=dict(data.observed))(data)
 
+    conditioned.key = model  # equal models share one trace  # pyright: ignore[reportFunctionMemberAccess]
     return conditioned
 
 
@@ -121,18 +122,27 @@ def fresh(model: Any, args: Any = (), kwargs: Any = None, *, seed: int = 0) -> I
     """
     dtype, device = _dtype_and_device(args, kwargs)
     stack, default = list(runtime._PYRO_STACK), torch.get_default_dtype()
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    devices = [device] if device.type == "cuda" else []
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    on_gpu = device.type == "cuda"
     try:
-        with pyro.get_param_store().scope(), torch.random.fork_rng(devices), device:
+        with (
+            pyro.get_param_store().scope(),
+            torch.random.fork_rng([device] if on_gpu else []),
+            _default(device),
+        ):
             torch.set_default_dtype(dtype)
             pyro.set_rng_seed(seed % 2**32)
             yield copy.deepcopy(model)
     finally:
         torch.set_default_dtype(default)
         runtime._PYRO_STACK[:] = stack
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+def _default(device: torch.device) -> Any:
+    """Make tensors on this device; the CPU is so already, and torch's switch costs time in every call."""
+    return nullcontext() if device.type == "cpu" else device
 
 
 def _dtype_and_device(args: Any, kwargs: Any) -> tuple[torch.dtype, torch.device]:

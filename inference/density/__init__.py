@@ -14,17 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from inference.base import Unsupported
 from inference.density import program as eager
-from inference.density.executor import Batched, loop, prepare
-from inference.density.graph import Graph, batch, trace
+from inference.density.batching import batch_last
+from inference.density.executor import Batched, close, loop, one_line, prepare
+from inference.density.graph import Graph, trace
+from inference.density.inputs import fingerprint, no_validation, rebuild, tensors_of
 from inference.density.program import Layout, Site
-from ppmodels.base import Data
 
 __all__ = ["Batched", "Density", "Layout", "Site"]
 
@@ -32,6 +31,7 @@ log = logging.getLogger("inference")
 
 _traces: OrderedDict[Any, Graph] = OrderedDict()  # what was traced in this process, newest last
 KEPT = 64
+ROWS = 8192  # draws turned into site values at once
 
 
 @dataclass(frozen=True)
@@ -74,37 +74,58 @@ class Density:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log p, (), at x, (dim,), differentiable to any order, by running the program itself."""
-        with _no_validation():
+        with no_validation():
             return self._eager(x, self.args, self.kwargs)
 
     def hessian(self, x: Tensor) -> Tensor:
         """Return the exact Hessian of log p at x, (dim, dim)."""
         hessian = torch.autograd.functional.hessian(self.log_prob, x.detach())
-        return 0.5 * (hessian + hessian.mT)  # type: ignore[operator]
+        assert isinstance(hessian, Tensor)
+        return 0.5 * (hessian + hessian.mT)
+
+    @property
+    def cost(self) -> int:
+        """Numbers that one evaluation for one chain writes: what batching can save nothing of."""
+        graph, _ = self._graph()
+        return graph.elements + graph.size if graph is not None else 1_000_000
 
     def batched(self, chains: int, *, calls: int = 0, compile: bool | str = "auto") -> Batched:
         """Return value and gradient for this many chains; compiled where `calls` of it earn the compiler back."""
         graph, why_not = self._graph()
+        if graph is None:
+            return Batched(chains, "eager", why_not, loop(self.value_and_grad))
         example = self._points(chains, seed=2)
-        single = self.value_and_grad
-        batched = prepare(graph, single, self._tensors, example, compile, calls, why_not)
-        if batched.executor != "eager" and not self._agrees(lambda x: _rows(batched, x, example)):
+        try:
+            batched = prepare(graph, self._tensors, example, compile, calls)
+            if self._agrees(lambda x: _one_row(batched, x, example)):
+                log.info("density of dimension %d runs by %s: %s", self.dim, batched.executor, batched.reason)
+                return batched
             reason = "its batched graph differs from the program"
-            log.warning("%s; running the program itself, which is slow", reason)
-            return Batched(chains, "eager", reason, loop(single))
-        log.info("density of dimension %d runs by %s: %s", self.dim, batched.executor, batched.reason)
-        return batched
+        except Exception as error:
+            reason = f"it cannot be batched: {one_line(error)}"
+        log.warning("%s; running the chains one by one, which is slow", reason)
+        fixed = graph.fixed(*self._tensors)
+        return Batched(chains, "graph", reason, loop(lambda x: graph.varying(x, *fixed)))
 
     def constrain(self, x: Tensor) -> dict[str, Tensor]:
         """Return the sites' values at x, (..., dim): latent and computed ones, each (..., *site)."""
-        flat, names = x.reshape(-1, self.dim), [site.name for site in self.layout.sites]
-        values = self._values_of(flat)
-        found = zip([*names, *self.layout.deterministic], values, strict=True)
-        return {name: value.reshape(*x.shape[:-1], *value.shape[1:]) for name, value in found}
+        if "sites" not in self._made:
+            self._made["sites"] = self._sites_graph()
+        graph, names = self._made["sites"]
+        parts = []
+        for block in x.reshape(-1, self.dim).split(ROWS):
+            if graph is None:
+                rows = [self._made["sites by hand"](row, *self._tensors) for row in block]
+                parts.append([torch.stack(each) for each in zip(*rows, strict=True)])
+            else:
+                last = batch_last(graph.varying, 1)(block.mT, *graph.fixed(*self._tensors))
+                parts.append([value.movedim(-1, 0) for value in last])
+        values = [torch.cat(each) for each in zip(*parts, strict=True)]
+        return {name: v.reshape(*x.shape[:-1], *v.shape[1:]) for name, v in zip(names, values, strict=True)}
 
     def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return x, (dim,), of these site values."""
-        with _no_validation():
+        with no_validation():
             return eager.unconstrain(self.program, self.layout, self.args, self.kwargs, values).detach()
 
     def start(self, chains: int, generator: torch.Generator, radius: float = 2.0) -> Tensor:
@@ -130,8 +151,7 @@ class Density:
 
     @property
     def _tensors(self) -> list[Tensor]:
-        leaves, _ = pytree.tree_flatten((self.args, self.kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        return tensors_of(self.args, self.kwargs)
 
     @property
     def _eager(self) -> Callable[..., Tensor]:
@@ -141,40 +161,44 @@ class Density:
 
     def _value_and_grad(self, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """The function that is traced: the program's tensors are inputs, so that new data need no new trace."""
-        args, kwargs = self._rebuild(tensors)
-        with torch.enable_grad(), _no_validation():
+        args, kwargs = rebuild(self.args, self.kwargs, tensors)
+        with torch.enable_grad(), no_validation():
             x = x.detach().requires_grad_()
             value = self._eager(x, args, kwargs)
             (grad,) = torch.autograd.grad(value, x)
         return value.detach(), grad
 
-    def _rebuild(self, tensors: Sequence[Tensor]) -> tuple[Any, Any]:
-        leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
-        new = iter(tensors)
-        return pytree.tree_unflatten([next(new) if isinstance(v, Tensor) else v for v in leaves], spec)
-
-    def _values_of(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Sites' values for every row of x, batched by the traced graph where that can be had."""
+    def _sites_graph(self) -> tuple[Graph | None, tuple[str, ...]]:
+        """The traced map from x to the sites' values, and the names of those that x alone decides."""
+        names = [*(site.name for site in self.layout.sites), *self.layout.deterministic]
         function = eager.constrained(self.program, self.layout)
+        example = self._points(1, seed=5)[0]
 
-        def values(row: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-            with torch.no_grad(), _no_validation():
-                return function(row, *self._rebuild(tensors))
+        def values(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+            with torch.no_grad(), no_validation():
+                return function(x, *rebuild(self.args, self.kwargs, tensors))
 
-        by_hand = [values(row, *self._tensors) for row in x[:3]]
+        first, second = values(example, *self._tensors), values(example, *self._tensors)
+        fixed = [
+            close(a, b) for a, b in zip(first, second, strict=True)
+        ]  # not so what hangs on a summed-out site
+        kept = tuple(name for name, same in zip(names, fixed, strict=True) if same)
+
+        def wanted(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+            return tuple(v for v, same in zip(values(x, *tensors), fixed, strict=True) if same)
+
+        self._made["sites by hand"] = wanted
         try:
-            mapped = torch.func.vmap(values, in_dims=(0, *(None for _ in self._tensors)))
-            with torch.no_grad():
-                result = mapped(x, *self._tensors)
-            if all(
-                torch.allclose(a[:3], torch.stack(b), equal_nan=True)
-                for a, b in zip(result, zip(*by_hand, strict=True), strict=True)
-            ):
-                return result
+            graph = trace(wanted, [example], self._tensors)
+            constants = graph.fixed(*self._tensors)
+            for x in self._points(3, seed=6):
+                rows = batch_last(graph.varying, 1)(x[:, None], *constants)
+                if not all(close(a[..., 0], b) for a, b in zip(rows, wanted(x, *self._tensors), strict=True)):
+                    raise ValueError("the traced graph differs from the program")
+            return graph, kept
         except Exception as error:
-            log.info("sites are computed draw by draw: %s", error)
-        rest = [values(row, *self._tensors) for row in x[3:]]
-        return tuple(torch.stack(each) for each in zip(*by_hand, *rest, strict=True))
+            log.info("sites are computed draw by draw: %s", one_line(error))
+            return None, kept
 
     def _graph(self) -> tuple[Graph | None, str]:
         """The traced graph, from an earlier trace of the same program where it still agrees."""
@@ -199,7 +223,7 @@ class Density:
         try:
             graph = trace(self._value_and_grad, [self._points(1, seed=1)[0]], self._tensors)
         except Exception as error:
-            return None, f"tracing failed: {type(error).__name__}: {str(error).splitlines()[0][:160]}"
+            return None, f"tracing failed: {one_line(error)}"
         if not self._agrees(_single(graph, self._tensors)):
             return None, "the traced graph differs from the program: a branch depends on a value"
         return graph, ""
@@ -208,8 +232,7 @@ class Density:
         """Are value and gradient those of the program at fresh points?"""
         for x in self._points(4, seed=3):
             for ours, truth in zip(function(x), self.value_and_grad(x), strict=True):
-                tolerance = 1e-6 if truth.dtype == torch.float64 else 1e-2
-                if not torch.allclose(ours, truth, rtol=tolerance, atol=tolerance, equal_nan=True):
+                if not close(ours, truth):
                     return False
         return True
 
@@ -231,9 +254,7 @@ class Density:
             )
 
     def _key(self) -> Any:
-        leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
-        kinds = tuple((v.shape, v.dtype, v.device) if isinstance(v, Tensor) else repr(v) for v in leaves)
-        return getattr(self.program, "key", self.program), str(spec), kinds, torch.get_default_dtype()
+        return getattr(self.program, "key", self.program), *fingerprint(self.args, self.kwargs)
 
 
 def _single(graph: Graph, data: Sequence[Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -241,37 +262,6 @@ def _single(graph: Graph, data: Sequence[Tensor]) -> Callable[[Tensor], tuple[Te
     return lambda x: graph.varying(x, *constants)
 
 
-def _rows(batched: Batched, x: Tensor, example: Tensor) -> tuple[Tensor, Tensor]:
-    """One row through a batch."""
-    value, grad = batched(torch.cat([x[None], example[1:]]))
+def _one_row(batched: Batched, x: Tensor, example: Tensor) -> tuple[Tensor, Tensor]:
+    value, grad = batched.once(torch.cat([x[None], example[1:]]))
     return value[0], grad[0]
-
-
-class _no_validation:
-    """Pyro's and torch's argument checks off: they branch on values, which a trace would freeze."""
-
-    def __enter__(self) -> None:
-        self.before = torch.distributions.Distribution._validate_args
-        self.pyro = pyro.infer.util.is_validation_enabled()
-        pyro.enable_validation(False)
-        torch.distributions.Distribution.set_default_validate_args(False)
-
-    def __exit__(self, *_: object) -> None:
-        pyro.enable_validation(self.pyro)
-        torch.distributions.Distribution.set_default_validate_args(self.before)
-
-
-def _flatten_data(data: Data) -> tuple[list[Any], Any]:
-    names = tuple(data.given), tuple(data.observed)
-    return [dict(data.given), dict(data.observed), data.index], (data.rows, names, data.coords)
-
-
-def _unflatten_data(values: Any, context: Any) -> Data:
-    given, observed, index = values
-    return Data(context[0], given, observed, index, context[2])
-
-
-if Data not in pytree.SUPPORTED_NODES:
-    pytree.register_pytree_node(
-        Data, _flatten_data, _unflatten_data, serialized_type_name="ppmodels.base.Data"
-    )

@@ -56,6 +56,9 @@ class _ChainsLast(fx.Interpreter):
             out = n.target(*args, **kwargs)
             self.flags[n] = tuple(False for _ in out) if isinstance(out, (tuple, list)) else False
             return out
+        if n.target in CONSTANTS:
+            self.flags[n] = False
+            return n.target(args[0][..., 0] if flags[0][0] else args[0], *args[1:], **kwargs)
         if n.target is operator.getitem:
             self.flags[n] = flags[0][0][args[1]]
             return args[0][args[1]]
@@ -163,7 +166,7 @@ def _transpose(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
 
 
 def _joined(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
-    """cat and stack: what does not vary is expanded over the chains."""
+    """Cat and stack: what does not vary is expanded over the chains."""
     chains = next(a.shape[-1] for a, f in zip(args[0], flags[0][0], strict=True) if f)
     parts = [
         a if f else a.unsqueeze(-1).expand(*a.shape, chains)
@@ -194,6 +197,8 @@ def _slice_backward(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
     return target(args[0], sizes, args[2] % len(args[1]), *args[3:])
 
 
+CONSTANTS = {aten.new_ones.default, aten.new_zeros.default, aten.new_full.default, aten.new_empty.default}
+
 RULES: dict[Any, Callable[..., Any]] = {
     aten.view.default: _view,
     aten.reshape.default: _view,
@@ -214,6 +219,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten._log_softmax.default: _one_dim(1),
     aten._softmax.default: _one_dim(1),
     aten.cumsum.default: _one_dim(1),
+    aten.cumprod.default: _one_dim(1),
     aten.index_select.default: _one_dim(1),
     aten.slice_backward.default: _slice_backward,
     aten.select_backward.default: _slice_backward,

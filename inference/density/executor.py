@@ -1,29 +1,20 @@
 """How a density is run over a batch of chains: compiled, replayed from its traced graph, or eagerly one by one."""
 
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from inference.density.compiler import compile_graph, worth_compiling
 from inference.density.graph import Graph, batch, trace
 
 log = logging.getLogger("inference")
 
 ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
-
-# What an operation, an element and a compilation cost on one core, in seconds. They only decide whether to
-# compile; they are constants, not measured anew in every run, so that the same seed gives the same draws.
-REPLAY_AN_OPERATION = 3.5e-6
-REPLAY_AN_ELEMENT = 1.5e-9
-COMPILED_CALL = 30e-6
-COMPILED_SHARE = 0.25
-COMPILE = 2.0
-COMPILE_AN_OPERATION = 10e-3
-TOO_MANY_OPERATIONS = 1500  # inductor's time grows faster than the graph; beyond this it does not end
 
 
 @dataclass
@@ -42,41 +33,85 @@ class Batched:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p, (C,), and its gradient, (C, dim)."""
-        if self.executor == "eager":
-            return self._evaluate(x)
         x = chains_innermost(x)
-        if self.executor == "graph":
-            return self._evaluate(x, *self._constants)
-        return self._run("value_and_grad", lambda evaluate, q: evaluate(q), (x,))
+        return self._run(_density_alone, (x,)) if self.executor == "inductor" else self.once(x)
 
-    def fuse(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """Return step(*tensors) = function(self, *tensors), as one compiled graph where there is a compiler.
+    def once(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, without the compiler: for the few calls that are not worth one."""
+        return self._evaluate(chains_innermost(x), *self._constants)
+
+    def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return step(*tensors) = function(value_and_grad, *tensors), one compiled graph where there is a compiler.
 
         function must be made of tensor operations alone: it is traced once for each set of shapes.
         """
         if self.executor != "inductor":
-            return lambda *tensors: function(self, *tensors)
-        return lambda *tensors: self._run(name, function, tensors)
+            return lambda *tensors: function(self.once, *tensors)
+        return lambda *tensors: self._run(function, tensors)
 
-    def _run(self, name: str, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
-        if name not in self._compiled:
-            self._compiled[name] = self._compile(function, tensors)
-        compiled, constants = self._compiled[name]
-        return compiled(*tensors, *constants)
+    def _run(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
+        key = function, *((t.shape, t.stride()) for t in tensors)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(function, tensors)
+        return self._compiled[key](*tensors)
 
-    def _compile(
-        self, function: Callable[..., Any], tensors: Sequence[Tensor]
-    ) -> tuple[Any, tuple[Tensor, ...]]:
+    def _compile(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Callable[..., Any]:
+        """The compiled function; or the replayed one, once and for all, where the compiler fails or errs."""
         width = len(tensors)
 
         def whole(*inputs: Tensor) -> Any:
-            constants = inputs[width:]
-            return function(lambda q: self._evaluate(q, *constants), *inputs[:width])
+            return function(lambda q: self._evaluate(q, *inputs[width:]), *inputs[:width])
 
-        with torch.no_grad():
-            graph = trace(whole, tensors, self._constants)
-            constants = graph.fixed(*self._constants)
-            return compile_graph(graph.varying, [*tensors, *constants]), constants
+        truth = whole(*tensors, *self._constants)
+        try:
+            with torch.no_grad():
+                graph = trace(whole, tensors, self._constants)
+                constants = graph.fixed(*self._constants)
+                compiled = compile_graph(graph.varying, [*tensors, *constants])
+            if all(map(close, pytree.tree_leaves(compiled(*tensors, *constants)), pytree.tree_leaves(truth))):
+                return lambda *inputs: compiled(*inputs, *constants)
+            why = "its result differs from the graph's"
+        except Exception as error:
+            why = one_line(error)
+        log.warning("not compiled: %s; replaying the traced graph instead", why)
+        self.executor, self.reason = "graph", f"the compiler failed: {why}"
+        return lambda *inputs: function(self.once, *inputs)
+
+
+def prepare(
+    graph: Graph, data: Sequence[Tensor], example: Tensor, compile: bool | str, calls: int
+) -> Batched:
+    """Choose how to run a traced value and gradient over the chains of `example`, (C, dim).
+
+    Raises: whatever batching raises.
+    """
+    chains, example = len(example), chains_innermost(example)
+    with torch.no_grad():
+        whole = batch(graph, [example], data)
+        constants = whole.fixed(*data)
+    if whole.size > 4 * graph.size + 100:
+        reason = f"batching unrolled it from {graph.size} to {whole.size} operations"
+        fixed = graph.fixed(*data)
+        return Batched(chains, "graph", reason, loop(lambda x: graph.varying(x, *fixed)))
+    yes, reason = bool(compile), "asked for"
+    if compile == "auto":
+        yes, reason = worth_compiling(whole.size, whole.elements, calls)
+    return Batched(chains, "inductor" if yes else "graph", reason, whole.varying, constants)
+
+
+def loop(single: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Chains one after the other; a point where the program raises an arithmetic error has density nan."""
+
+    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = []
+        for row in x:
+            try:
+                pairs.append(single(row))
+            except (torch.linalg.LinAlgError, ValueError):
+                pairs.append((torch.full_like(row[0], torch.nan), torch.full_like(row, torch.nan)))
+        return torch.stack([value for value, _ in pairs]), torch.stack([grad for _, grad in pairs])
+
+    return evaluate
 
 
 def chains_innermost(x: Tensor) -> Tensor:
@@ -84,74 +119,17 @@ def chains_innermost(x: Tensor) -> Tensor:
     return x if x.stride(0) == 1 else x.movedim(0, -1).contiguous().movedim(-1, 0)
 
 
-def compile_graph(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    """Compile by inductor, single-threaded, so that results do not depend on the number of cores."""
-    import torch._inductor as inductor  # two seconds to import: only when something is compiled
-    import torch._inductor.config as config
-
-    options = {"compile_threads": 1, "cpp.threads": 1, "fx_graph_cache": True}
-    with config.patch(options), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return inductor.compile(module, list(inputs))
+def close(ours: Tensor, truth: Tensor) -> bool:
+    """Equal up to the rounding of another order of operations."""
+    tolerance = 1e-6 if truth.dtype == torch.float64 else 1e-2
+    return torch.allclose(ours, truth, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
-def worth_compiling(graph: Graph, calls: int) -> tuple[bool, str]:
-    """Is the time that a compiler saves over so many calls more than it takes?"""
-    if graph.size > TOO_MANY_OPERATIONS:
-        return False, f"{graph.size} operations are more than the compiler takes in reasonable time"
-    replay = graph.size * REPLAY_AN_OPERATION + graph.elements * REPLAY_AN_ELEMENT
-    compiled = COMPILED_CALL + COMPILED_SHARE * graph.elements * REPLAY_AN_ELEMENT
-    saved, cost = calls * (replay - compiled), COMPILE + graph.size * COMPILE_AN_OPERATION
-    verb = "earn back" if saved > cost else "would not earn back"
-    return saved > cost, f"{calls} calls {verb} {cost:.0f} s of compiling"
-
-
-def prepare(
-    graph: Graph | None,
-    single: Callable[[Tensor], tuple[Tensor, Tensor]],
-    data: Sequence[Tensor],
-    example: Tensor,
-    compile: bool | str,
-    calls: int,
-    why_not: str,
-) -> Batched:
-    """Choose how to run value and gradient over the chains of `example`, (C, dim)."""
-    chains = len(example)
-    if graph is None:
-        return Batched(chains, "eager", why_not, loop(single))
-    with torch.no_grad():
-        try:
-            example = chains_innermost(example)
-            whole = batch(graph, [example], data)
-        except Exception as error:
-            return Batched(chains, "eager", f"it cannot be batched: {_line(error)}", loop(single))
-        if whole.size > 4 * graph.size + 100:
-            reason = f"batching unrolled it from {graph.size} to {whole.size} operations"
-            return Batched(chains, "graph", reason, loop(lambda x: graph.varying(x, *graph.fixed(*data))))
-        constants = whole.fixed(*data)
-    yes, reason = worth_compiling(whole, calls) if compile == "auto" else (bool(compile), "asked for")
-    batched = Batched(chains, "graph", reason, whole.varying, constants)
-    if not yes:
-        return batched
-    batched.executor = "inductor"
-    try:
-        batched(example)
-    except Exception as error:
-        log.warning("inductor refused the graph (%s); replaying it instead", _line(error))
-        return Batched(chains, "graph", f"inductor refused it: {_line(error)}", whole.varying, constants)
-    return batched
-
-
-def loop(single: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Chains one after the other."""
-
-    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = [single(row) for row in x]
-        return torch.stack([value for value, _ in pairs]), torch.stack([grad for _, grad in pairs])
-
-    return evaluate
-
-
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's type and the first line of what it says."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+
+
+def _density_alone(value_and_grad: ValueAndGrad, x: Tensor) -> tuple[Tensor, Tensor]:
+    return value_and_grad(x)

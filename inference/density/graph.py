@@ -44,7 +44,7 @@ class Graph:
 
 def trace(function: Callable[..., Any], inputs: Sequence[Tensor], data: Sequence[Tensor]) -> Graph:
     """Record function(*inputs, *data), and split off what depends on the data alone."""
-    module = make_fx(function, tracing_mode="real")(*inputs, *data)
+    module = make_fx(function, tracing_mode="real", decomposition_table=_DECOMPOSED)(*inputs, *data)
     if any(_in_place(node) for node in module.graph.nodes):
         module = make_fx(torch.func.functionalize(module), tracing_mode="real")(*inputs, *data)
     module = _clean(compact(_with_shapes(_clean(module), inputs, data)))
@@ -82,7 +82,9 @@ def _clean(module: fx.GraphModule) -> fx.GraphModule:
             module.graph.erase_node(node)
         elif node.target is torch.ops.aten._linalg_check_errors.default:
             _fail_by_nan(module.graph, node)
-    module.graph.eliminate_dead_code()
+    for node in reversed(module.graph.nodes):  # random numbers too, when nobody asks for them
+        if node.op == "call_function" and not node.users:
+            module.graph.erase_node(node)
     graph = fx_graph_cse(module.graph)
     return fx.GraphModule(module, graph)
 
@@ -103,6 +105,20 @@ def _fail_by_nan(graph: fx.Graph, check: fx.Node) -> None:
             checked = graph.call_function(torch.ops.aten.where.ScalarOther, (matrix, factor, float("nan")))
         factor.replace_all_uses_with(checked, delete_user_cb=lambda user, made=checked: user is not made)
 
+
+def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    """log sigmoid(x) without the scratch buffer that torch's own returns, and cannot batch."""
+    return x.clamp(max=0.0) - torch.log1p(torch.exp(-x.abs())), x.new_zeros(0)
+
+
+def _log_sigmoid_backward(grad: Tensor, x: Tensor, _: Tensor) -> Tensor:
+    return grad * torch.sigmoid(-x)
+
+
+_DECOMPOSED = {
+    torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid,
+    torch.ops.aten.log_sigmoid_backward.default: _log_sigmoid_backward,
+}
 
 _IDENTITIES = {
     torch.ops.aten.detach.default,

@@ -195,7 +195,7 @@ class _Rewriter:
         return Compact(made, shape, full)
 
     def log_softmax_backward(self, node: fx.Node) -> Compact | None:
-        """grad - softmax * sum(grad), with the softmax compact."""
+        """Grad - softmax * sum(grad), with the softmax compact."""
         grad, out, full = self.forms[node.args[0]], self.forms[node.args[1]], shape_of(node)
         dim = node.args[2] % len(full)
         if grad.shape[dim] != full[dim] or out.shape[dim] != full[dim]:
