@@ -114,9 +114,7 @@ class MultiHeadAttention(nn.Module):
 
     def project(self, context: Tensor, start: int = 0) -> KeyValues:
         """Keys and values of a context whose first token stands at `start`."""
-        keys, values = (
-            self.key_value(context).unflatten(-1, (2 * self.kv_heads, -1)).transpose(1, 2).chunk(2, 1)
-        )
+        keys, values = self.key_value(context).unflatten(-1, (2 * self.kv_heads, -1)).transpose(1, 2).chunk(2, 1)
         return KeyValues(rotary(keys, start) if self.position == "rotary" else keys, values)
 
     def attend(self, x: Tensor, past: KeyValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:

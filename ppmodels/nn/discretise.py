@@ -56,9 +56,7 @@ def diagonal(a: Tensor, step: Tensor, method: str = "zoh") -> tuple[Tensor, Tens
     if method == "zoh":
         # expm1(z)/z loses nothing near 0 and is 1 at 0 itself.
         safe = torch.where(exponent == 0, torch.ones_like(exponent), exponent)
-        return exponent, step * torch.where(
-            exponent == 0, torch.ones_like(exponent), torch.expm1(safe) / safe
-        )
+        return exponent, step * torch.where(exponent == 0, torch.ones_like(exponent), torch.expm1(safe) / safe)
     if method == "bilinear":
         ratio = torch.complex(exponent.real, exponent.imag if exponent.is_complex() else 0 * exponent)
         ratio = (1 + ratio / 2) / (1 - ratio / 2)

@@ -13,7 +13,8 @@ def dplr_kernel(
     r"""K_l = C A_bar^l B_bar for l < L, bilinear, from its discrete Fourier transform at the roots of unity.
 
     Only one of each conjugate pair is given. C tilde = C (I - A_bar^L) truncates the series at L.
-    O(N L) time. The Cauchy matrix is made block by block, again in the backward pass: O(N + L) is kept.
+    No eigenvalue may be 0. O(N L) time. The Cauchy matrix is made block by block, again in the backward
+    pass: O(N + L) is kept.
 
     eigenvalues, b, c_tilde: complex (H, N). p, q: A = Lambda - P Q*, complex (H, R, N). step: (H,).
     Returns: (H, L), real.
@@ -83,9 +84,7 @@ def _cauchy(weights: Tensor, poles: Tensor, z: Tensor) -> Tensor:
     return alpha * constant + beta * linear
 
 
-def real_form(
-    eigenvalues: Tensor, p: Tensor, q: Tensor, b: Tensor, c: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def real_form(eigenvalues: Tensor, p: Tensor, q: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same system on (Re x, Im x): A (H, 2N, 2N), B (H, 2N), C (H, 2N), all real."""
     rotation = torch.cat(
         [

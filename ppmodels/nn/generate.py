@@ -85,9 +85,7 @@ def cut(logits: Tensor, top_k: int | None = None, top_p: float | None = None) ->
         raise ValueError(f"top_k must be at least 1 and top_p in (0, 1]; got {top_k} and {top_p}")
     ranked, order = logits.sort(stable=True, dim=-1, descending=True)
     if top_k is not None:
-        ranked = ranked.masked_fill(
-            torch.arange(ranked.shape[-1], device=ranked.device) >= top_k, float("-inf")
-        )
+        ranked = ranked.masked_fill(torch.arange(ranked.shape[-1], device=ranked.device) >= top_k, float("-inf"))
     if top_p is not None and top_p < 1:
         mass = ranked.softmax(-1)
         ranked = ranked.masked_fill(mass.cumsum(-1) - mass >= top_p, float("-inf"))

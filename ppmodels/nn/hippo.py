@@ -48,7 +48,7 @@ def fout(states: int) -> tuple[Tensor, Tensor]:
     if states % 2:
         raise ValueError(f"fout needs an even number of states; got {states}")
     frequency = torch.zeros(states - 1, dtype=torch.float64)
-    frequency[::2] = 2 * torch.pi * torch.arange(states // 2)
+    frequency[::2] = 2 * torch.pi * torch.arange(states // 2, dtype=torch.float64)
     derivative = torch.diag(frequency, -1) - torch.diag(frequency, 1)  # (N, N)
     start = _fourier_start(states)
     return derivative - 2 * torch.outer(start, start), 2 * start

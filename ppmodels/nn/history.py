@@ -54,9 +54,7 @@ def _whole_past(signal: Tensor, a: Tensor, b: Tensor) -> Tensor:
             before = (state @ a.mT + signal[t - 1, ..., None] * b) / (t - 1)
             right = state + (before + signal[t, ..., None] * b / t) / 2  # (..., N)
             left = identity - a / (2 * t)
-            state = torch.linalg.solve_triangular(left.mT, right[..., None, :], upper=True, left=False)[
-                ..., 0, :
-            ]
+            state = torch.linalg.solve_triangular(left.mT, right[..., None, :], upper=True, left=False)[..., 0, :]
         coefficients.append(state)
     return torch.stack(coefficients)
 

@@ -43,6 +43,9 @@ class MaskedMultimodal(nn.Module):
         self.encoder = Encoder(width, layers, heads=heads)
         self.decoder = Encoder(width, layers, heads=heads, cross=True)
         self.heads = nn.ModuleDict({k: nn.Linear(width, v) for k, (v, _) in self.modalities.items()})
+        for part in self.modules():
+            if isinstance(part, nn.Embedding):
+                nn.init.normal_(part.weight, std=0.02)  # as the places: a token must not drown where it stands
 
     def loss(self, tokens: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Mean cross-entropy of tokens drawn at random, given others drawn at random, ().
@@ -68,9 +71,7 @@ class MaskedMultimodal(nn.Module):
         """Logits of one modality from whole others, (B, its length, its vocabulary)."""
         unknown = [name for name in [*given, wanted] if name not in self.modalities]
         if unknown or wanted in given or not given:
-            raise ValueError(
-                f"cannot predict {wanted!r} from {sorted(given)}; there are: {', '.join(self.modalities)}"
-            )
+            raise ValueError(f"cannot predict {wanted!r} from {sorted(given)}; there are: {', '.join(self.modalities)}")
         context = self._embed(given)
         span = self._spans()[wanted]
         asked = torch.arange(span.start, span.stop, device=context.device).expand(len(context), -1)
@@ -78,9 +79,7 @@ class MaskedMultimodal(nn.Module):
 
     def _embed(self, tokens: Mapping[str, Tensor]) -> Tensor:
         spans = self._spans()
-        parts = [
-            self.embeddings[k](tokens[k]) + self.places[spans[k]] for k in self.modalities if k in tokens
-        ]
+        parts = [self.embeddings[k](tokens[k]) + self.places[spans[k]] for k in self.modalities if k in tokens]
         return torch.cat(parts, 1)
 
     def _answer(self, seen: Tensor, asked: Tensor) -> Tensor:

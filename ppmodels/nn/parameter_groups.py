@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from ppmodels.nn.position import TokenEmbedding
+
 
 def parameter_groups(
     module: nn.Module, lr: float = 4e-3, weight_decay: float = 0.01, slow_lr: float = 1e-3
@@ -22,7 +24,7 @@ def parameter_groups(
             seen.add(id(parameter))
             if name in getattr(part, "slow", ()):
                 slow.append(parameter)
-            elif parameter.dim() < 2 or isinstance(part, nn.Embedding | nn.LayerNorm):
+            elif parameter.dim() < 2 or isinstance(part, nn.Embedding | nn.LayerNorm | TokenEmbedding):
                 plain.append(parameter)
             else:
                 decayed.append(parameter)

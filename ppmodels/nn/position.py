@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 POSITIONS = ("none", "binary", "sinusoidal", "learned", "rotary", "alibi")
 
@@ -39,6 +40,30 @@ class PositionEmbedding(nn.Module):
         return x
 
 
+class TokenEmbedding(nn.Module):
+    """Tokens (B, T) and where they stand: (B, T, W).
+
+    Fixed positions have entries near one and would drown weights of 0.02, so tokens are scaled by sqrt(W)
+    there (Vaswani et al. (2017), arXiv:1706.03762, section 3.4).
+    """
+
+    def __init__(self, vocabulary: int, width: int, position: str = "none", longest: int | None = None):
+        super().__init__()
+        self.position = PositionEmbedding(position, width, longest)
+        self.scale = width**0.5 if position in ("sinusoidal", "binary") else 1.0
+        self.weight = nn.Parameter(0.02 * torch.randn(vocabulary, width))
+
+    def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
+        """tokens: integers, the first of which stands at `start`.
+
+        Raises: ValueError for anything else, and when there is no token.
+        """
+        if tokens.dim() != 2 or tokens.shape[1] == 0 or torch.is_floating_point(tokens):
+            given = f"{tokens.dtype} {tuple(tokens.shape)}"
+            raise ValueError(f"expected integer tokens (batch, length >= 1); got {given}")
+        return self.position(self.scale * functional.embedding(tokens, self.weight), start)
+
+
 def binary(positions: Tensor, bits: int) -> Tensor:
     """The digits of a position, lowest first, (T, bits); positions from 2^bits on repeat."""
     shift = torch.arange(bits, device=positions.device).clamp(max=62)  # no position reaches the 62nd bit
@@ -73,7 +98,8 @@ def rotary(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
 def alibi(heads: int, queries: int, keys: int, device: torch.device | None = None) -> Tensor:
     r"""A penalty that grows with distance, added to the scores, (heads, queries, keys).
 
-    Head h has slope :math:`2^{-8h/\mathrm{heads}}`. The last query stands at the last key.
+    Head h has slope :math:`2^{-8h/\mathrm{heads}}`. The last query stands at the last key. Without a causal
+    mask it is symmetric: an encoder that has nothing else cannot tell a sequence from its mirror image.
 
     Source: Press, Smith and Lewis (2021), arXiv:2108.12409, section 3.
     """

@@ -21,9 +21,7 @@ def vandermonde(weights: Tensor, exponents: Tensor, length: int) -> Tensor:
     if exponents.is_complex():
         # conj(a) as reals times b as reals is Re(a b): no sign to carry.
         left = powers(exponents.conj_physical() * short, long, weights.dtype)  # (H, Q, N)
-        left = torch.view_as_real(left * 2 * weights.conj_physical()[..., None, :]).flatten(
-            -2
-        )  # (..., H, Q, 2N)
+        left = torch.view_as_real(left * 2 * weights.conj_physical()[..., None, :]).flatten(-2)  # (..., H, Q, 2N)
         right = torch.view_as_real(powers(exponents, short, weights.dtype)).flatten(-2)  # (H, R, 2N)
     else:
         left = powers(exponents * short, long, weights.dtype) * weights[..., None, :]  # (..., H, Q, N)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppmodels.nn.position import PositionEmbedding
+from ppmodels.nn.position import sinusoidal
 from ppmodels.nn.transformer import Encoder
 
 
@@ -19,14 +19,26 @@ def patchify(images: Tensor, size: int) -> Tensor:
     if height % size or width % size:
         raise ValueError(f"an image of {height} x {width} does not divide into patches of {size} x {size}")
     grid = images.unflatten(-1, (width // size, size)).unflatten(-3, (height // size, size))
-    return grid.movedim(-5, -3).movedim(-2, -4).flatten(-5, -4).flatten(-3)  # (B, P, C size size)
+    return grid.movedim((-5, -3), (-3, -2)).flatten(-5, -4).flatten(-3)  # (B, P, C size size)
 
 
 def unpatchify(patches: Tensor, size: int, shape: tuple[int, int, int]) -> Tensor:
     """The inverse of `patchify`; shape: (C, H, W)."""
     channels, height, width = shape
     grid = patches.unflatten(-1, (channels, size, size)).unflatten(-4, (height // size, width // size))
-    return grid.movedim(-3, -5).transpose(-3, -2).flatten(-4, -3).flatten(-2)
+    return grid.movedim((-3, -2), (-5, -3)).flatten(-4, -3).flatten(-2)
+
+
+def grid(shape: tuple[int, int, int], patch: int, width: int) -> Tensor:
+    """Where each patch lies, (P, W): sines of its row, then of its column.
+
+    Raises: ValueError when the width is not a multiple of four.
+    """
+    if width % 4:
+        raise ValueError(f"rows and columns, sines and cosines: the width must be a multiple of 4; got {width}")
+    rows, columns = (sinusoidal(torch.arange(side // patch), width // 2) for side in shape[1:])
+    both = torch.cat([rows[:, None].expand(-1, len(columns), -1), columns.expand(len(rows), -1, -1)], -1)
+    return both.flatten(0, 1).to(torch.get_default_dtype())
 
 
 class VisionTransformer(nn.Module):
@@ -35,6 +47,8 @@ class VisionTransformer(nn.Module):
     shape: (C, H, W). patch: side of a patch. classes: K. width, layers, options: of `Encoder`.
     Source: Dosovitskiy et al. (2020), arXiv:2010.11929, section 3.1.
     """
+
+    position: Tensor
 
     def __init__(
         self,
@@ -47,9 +61,9 @@ class VisionTransformer(nn.Module):
     ):
         super().__init__()
         self.shape, self.patch = shape, patch
-        count, features = patchify(torch.zeros(shape), patch).shape
+        features = patchify(torch.zeros(shape), patch).shape[-1]
         self.embedding = nn.Linear(features, width)
-        self.position = PositionEmbedding("learned", width, count)
+        self.register_buffer("position", grid(shape, patch, width), persistent=False)
         self.summary = nn.Parameter(0.02 * torch.randn(width))
         self.encoder = Encoder(width, layers, **options)
         self.head = nn.Linear(width, classes)
@@ -62,7 +76,7 @@ class VisionTransformer(nn.Module):
         """The summary token and the patches, (B, 1 + P, W). kept: only these patches, (B, V)."""
         if tuple(images.shape[1:]) != tuple(self.shape):
             raise ValueError(f"expected images of shape {tuple(self.shape)}; got {tuple(images.shape[1:])}")
-        x = self.position(self.embedding(patchify(images, self.patch)))  # (B, P, W)
+        x = self.embedding(patchify(images, self.patch)) + self.position  # (B, P, W)
         x = x if kept is None else take(x, kept)
         return self.encoder(torch.cat([self.summary.expand(len(x), 1, -1), x], 1))
 
@@ -74,6 +88,8 @@ class MaskedAutoencoder(nn.Module):
     width, layers, heads: of the small decoder.
     Source: He et al. (2021), arXiv:2111.06377, section 3.
     """
+
+    position: Tensor
 
     def __init__(
         self,
@@ -91,7 +107,7 @@ class MaskedAutoencoder(nn.Module):
         self.kept = max(1, round(count * (1 - hidden)))
         self.embedding = nn.Linear(encoder.head.in_features, width)
         self.blank = nn.Parameter(0.02 * torch.randn(width))
-        self.position = PositionEmbedding("learned", width, count)
+        self.register_buffer("position", grid(encoder.shape, encoder.patch, width), persistent=False)
         self.decoder = Encoder(width, layers, heads=heads)
         self.head = nn.Linear(width, features)
 
@@ -103,7 +119,7 @@ class MaskedAutoencoder(nn.Module):
         blanks = self.blank.expand(*rest.shape, -1)
         x = take(torch.cat([seen, blanks], 1), order.argsort(-1))  # back in their places
         mask = torch.ones_like(order, dtype=torch.bool).scatter(1, kept, False)
-        return self.head(self.decoder(self.position(x))), mask
+        return self.head(self.decoder(x + self.position)), mask
 
     def loss(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Mean squared error of the hidden patches' values."""
