@@ -39,17 +39,19 @@ class Density:
     """log p(latents, observed) of a Pyro program over unconstrained x, (dim,), with log |det Jacobian|.
 
     layout: the program's sites and their places in x.
+    jacobian: False leaves log |det Jacobian| out, for a mode in the sites' own coordinates.
     """
 
     layout: Layout
     program: Callable[..., Any] = field(repr=False)
     args: tuple[Any, ...] = field(repr=False)
     kwargs: Mapping[str, Any] = field(repr=False)
+    jacobian: bool = True
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
-        cls, program: Callable[..., Any], args: Any = (), kwargs: Mapping[str, Any] | None = None
+        cls, program: Callable[..., Any], args: Any = (), kwargs: Any = None, jacobian: bool = True
     ) -> "Density":
         """Read the program's sites. Call it inside `inference.base.fresh`.
 
@@ -59,7 +61,7 @@ class Density:
         layout = eager.read_layout(program, tuple(args), kwargs or {})
         if not layout.sites:
             raise Unsupported("the model has no continuous latent site; there is nothing to infer")
-        density = cls(layout, program, tuple(args), dict(kwargs or {}))
+        density = cls(layout, program, tuple(args), dict(kwargs or {}), jacobian)
         density._refuse_randomness()
         return density
 
@@ -156,7 +158,7 @@ class Density:
     @property
     def _eager(self) -> Callable[..., Tensor]:
         if "eager" not in self._made:
-            self._made["eager"] = eager.log_density(self.program, self.layout)
+            self._made["eager"] = eager.log_density(self.program, self.layout, self.jacobian)
         return self._made["eager"]
 
     def _value_and_grad(self, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
@@ -254,7 +256,7 @@ class Density:
             )
 
     def _key(self) -> Any:
-        return getattr(self.program, "key", self.program), *fingerprint(self.args, self.kwargs)
+        return getattr(self.program, "key", self.program), self.jacobian, *fingerprint(self.args, self.kwargs)
 
 
 def _single(graph: Graph, data: Sequence[Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -117,8 +117,11 @@ def site_dims(node: Mapping[str, Any]) -> tuple[str, ...]:
     return (*names, *(given if len(given) == event else rest))
 
 
-def log_density(program: Callable[..., Any], layout: Layout) -> Callable[..., Tensor]:
-    """Return log_prob(x, args, kwargs), (): log p(constrain(x), observed) + log |det d constrain / dx|."""
+def log_density(program: Callable[..., Any], layout: Layout, jacobian: bool = True) -> Callable[..., Tensor]:
+    """Return log_prob(x, args, kwargs), (): log p(constrain(x), observed) + log |det d constrain / dx|.
+
+    Without `jacobian`, the second term is left out: the density is that of the sites' own values.
+    """
     if layout.enumerated:
         first = -1 - layout.max_plate_nesting
         program = poutine.enum(config_enumerate(program), first_available_dim=first)
@@ -132,7 +135,7 @@ def log_density(program: Callable[..., Any], layout: Layout) -> Callable[..., Te
             log_joint = TraceEinsumEvaluator(trace, True, layout.max_plate_nesting).log_prob(trace)
         else:
             log_joint = trace.log_prob_sum()
-        return torch.as_tensor(log_joint + free.log_det, dtype=x.dtype)
+        return torch.as_tensor(log_joint + (free.log_det if jacobian else 0.0), dtype=x.dtype)
 
     return log_prob
 
