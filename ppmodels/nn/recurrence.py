@@ -9,13 +9,13 @@ from torch import Tensor
 class Recurrence(NamedTuple):
     r"""Diagonal plus low rank, in the eigenbasis; O(N) a step, whatever came before.
 
-    .. math:: x_k = \bar\Lambda x_{k-1} - \bar P\, 2\mathrm{Re}(\bar Q^T x_{k-1}) + \bar B u_k
+    .. math:: x_k = \bar\Lambda x_{k-1} - \bar P\, \mathrm{Re}(\bar Q^T x_{k-1}) + \bar B u_k
 
-    .. math:: y_k = 2\mathrm{Re}\, C^T x_k
+    .. math:: y_k = \mathrm{Re}\, \bar C^T x_k
 
-    With a real `decay` there is no conjugate half, and so no 2 Re.
+    Complex modes stand for themselves and their conjugates: Q bar and C bar count both.
 
-    decay: (H, N). input: (H, N). readout: (H, N).
+    decay: Lambda bar, (H, N). input: B bar, (H, N). readout: C bar, (H, N).
     column, row: P bar and Q bar, (H, R, N); None for a diagonal system.
     """
 
@@ -31,7 +31,7 @@ class Recurrence(NamedTuple):
 
     def step(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """One input, (B, H), and the state before it: y (B, H) and the state after it (B, H, N)."""
-        after = self.decay * x + self.input * u[..., None]
+        after = torch.addcmul(self.input * u[..., None], self.decay, x)
         if self.row is not None and self.column is not None:
             mixed = project(self.row, x[..., None, :])  # (B, H, R)
             after = after - (self.column * mixed[..., None]).sum(-2)
@@ -48,8 +48,6 @@ class Recurrence(NamedTuple):
 
 
 def project(weights: Tensor, x: Tensor) -> Tensor:
-    """sum_n w_n x_n over the last axis; twice its real part when x is half of conjugate pairs."""
-    if not x.is_complex():
-        return (weights * x).sum(-1)
-    left = torch.view_as_real(weights.conj_physical()).flatten(-2)
-    return 2 * (left * torch.view_as_real(x).flatten(-2)).sum(-1)
+    """Real part of sum_n w_n x_n, over the last axis."""
+    total = (weights * x).sum(-1)
+    return total.real if total.is_complex() else total

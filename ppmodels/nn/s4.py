@@ -70,12 +70,12 @@ class S4(nn.Module):
         decay = inverse * (twice + eigenvalues)
         column = inverse[:, None] * p  # D P, (H, R, M)
         rows = q.conj_physical()
-        gram = project(rows[:, :, None], column[:, None])  # Q* D P, (H, R, R)
+        gram = 2 * project(rows[:, :, None], column[:, None])  # Q* D P, (H, R, R)
         gram = torch.linalg.inv(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
         driven = 2 * inverse * b
-        fed = (gram @ project(rows, driven[:, None])[..., None]).to(p.dtype)  # (H, R, 1)
-        row = gram.to(p.dtype) @ (rows * (1 + decay[:, None]))
-        return Recurrence(decay, driven - (column * fed).sum(-2), c, column, row)
+        fed = (gram @ (2 * project(rows, driven[:, None]))[..., None]).to(p.dtype)  # (H, R, 1)
+        row = 2 * gram.to(p.dtype) @ (rows * (1 + decay[:, None]))
+        return Recurrence(decay, driven - (column * fed).sum(-2), 2 * c, column, row)
 
     def system(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Lambda (H, M), P (H, R, M), Q (H, R, M), B (H, M) and the readout (H, M), complex."""

@@ -57,7 +57,8 @@ class S4D(nn.Module):
     def recurrence(self, rate: float = 1.0) -> Recurrence:
         """The same system as a step from one sample to the next."""
         exponent, gain, readout = self._system(rate)
-        return Recurrence(*(self._rounded(x) for x in (exponent.exp(), gain, readout)))
+        both = 2 * readout if readout.is_complex() else readout  # of each conjugate pair
+        return Recurrence(*(self._rounded(x) for x in (exponent.exp(), gain, both)))
 
     def free_response(self, state: Tensor, length: int, rate: float = 1.0) -> Tensor:
         """What a state (B, H, M) alone would still say over the next samples, (B, H, L)."""

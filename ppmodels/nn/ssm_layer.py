@@ -96,7 +96,8 @@ class SSMLayer(nn.Module):
         return causal_convolution(u.mT, self.ssm.kernel(length, rate), reverse).mT + self.skip * u
 
     def _finish(self, y: Tensor, u: Tensor) -> Tensor:
-        y = self.dropout(functional.gelu(y))
+        y = functional.gelu(y)
+        y = self.dropout(y) if self.training else y
         if self.gate is not None:
             y = y * functional.silu(self.gate(u))
         return functional.glu(self.mix(y), -1)
