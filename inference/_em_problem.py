@@ -80,12 +80,8 @@ class Problem:
     @cached_property
     def _transforms(self) -> dict[str, Any]:
         """From the line to the support of each latent site."""
-        latents = {
-            n: v["fn"] for n, v in self._sites({}).items() if v["type"] == "sample" and not v["is_observed"]
-        }
-        return {
-            name: biject_to(site.support) for name, site in latents.items() if not site.has_enumerate_support
-        }
+        latents = {n: v["fn"] for n, v in self._sites({}).items() if v["type"] == "sample" and not v["is_observed"]}
+        return {name: biject_to(site.support) for name, site in latents.items() if not site.has_enumerate_support}
 
     def _sites(self, theta: Theta) -> Any:
         """The program's sites given theta. One row is enough: no prior looks at the rows."""

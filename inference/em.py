@@ -49,9 +49,7 @@ def fit(
         name = getattr(model, "__name__", type(model).__name__)
         raise Unsupported(f"{name} has no start, e_step, m_step and bound in closed form; em needs them")
     if num_restarts < 1 or num_steps < 1:
-        raise ValueError(
-            f"num_restarts and num_steps must be at least 1; they are {num_restarts}, {num_steps}"
-        )
+        raise ValueError(f"num_restarts and num_steps must be at least 1; they are {num_restarts}, {num_steps}")
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
         program = joint(own, args, kwargs)
         problem = Problem(own, args[0], program, prior)
@@ -133,9 +131,7 @@ class Climb:
         reach = min(float(step.norm() / bend.norm()), longest)
         if not reach > 1:
             return None, longest
-        point = self.problem.at(
-            self.problem.unflatten(flat[0] + 2 * reach * step + reach**2 * bend, first.theta)
-        )
+        point = self.problem.at(self.problem.unflatten(flat[0] + 2 * reach * step + reach**2 * bend, first.theta))
         path.evaluations += 1
         if not point.objective >= first.objective:
             return None, max(2.0, longest / 4)

@@ -10,6 +10,8 @@ from torch.distributions import constraints
 
 CHUNK = 2**18  # elements of the largest temporary of the E and M steps: small enough for a processor's cache
 
+CANCELS = 1e4  # squared sds from the middle above which differences of squares lose digits that matter
+
 
 def log_density(x: Tensor, loc: Tensor, factor: Tensor) -> Tensor:
     """Return log Normal(x_n; loc_k, (W_k' W_k)^-1), (N, K).
@@ -86,6 +88,8 @@ def _squared_distance(x: Tensor, loc: Tensor, factor: Tensor) -> Tensor:
     """|W_k (x_n - loc_k)|^2, (n, K)."""
     if factor.ndim == loc.ndim:
         square = factor.square()
+        if (square * x.square().amax(0)).max() > CANCELS:
+            return ((x[:, None] - loc) * factor).square().sum(-1)
         constant = (square * loc.square()).sum(-1)
         return torch.addmm(constant, x.square(), square.mT) - 2 * x @ (square * loc).mT
     white = (factor @ loc[..., None])[..., 0]  # (K, D)

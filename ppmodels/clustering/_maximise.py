@@ -18,10 +18,8 @@ def start(family: Family, x: Tensor, components: int, seeding: Seeding) -> Theta
     q = memberships(x, components, seeding)
     count, mean, scatter = moments(q, x, family in ("full", "tied"))
     ridge = count[:, None] * RIDGE * _variance(count, mean, scatter)  # (K, D)
-    theta = maximum_likelihood(
-        family, count, mean, scatter + (ridge.diag_embed() if scatter.ndim == 3 else ridge)
-    )
-    return {name: value.to(x.dtype) for name, value in theta.items()}
+    theta = maximum_likelihood(family, count, mean, scatter + (ridge.diag_embed() if scatter.ndim == 3 else ridge))
+    return _like(x, theta)
 
 
 def maximise(family: Family, q: Tensor, x: Tensor, prior: tuple[Tensor, ...] | None) -> Theta:
@@ -33,10 +31,8 @@ def maximise(family: Family, q: Tensor, x: Tensor, prior: tuple[Tensor, ...] | N
     """
     statistics = moments(q, x, family in ("full", "tied"))
     if prior is None:
-        theta = maximum_likelihood(family, *statistics)
-    else:
-        theta = maximum_posterior(family, *statistics, prior)
-    return {name: value.to(x.dtype) for name, value in theta.items()}
+        return _like(x, maximum_likelihood(family, *statistics))
+    return _like(x, maximum_posterior(family, *statistics, prior))
 
 
 def maximum_likelihood(family: Family, count: Tensor, mean: Tensor, scatter: Tensor) -> Theta:
@@ -58,9 +54,7 @@ def maximum_likelihood(family: Family, count: Tensor, mean: Tensor, scatter: Ten
     return {"weights": count / count.sum(), "loc": mean, **sites}
 
 
-def maximum_posterior(
-    family: Family, count: Tensor, mean: Tensor, scatter: Tensor, prior: tuple[Tensor, ...]
-) -> Theta:
+def maximum_posterior(family: Family, count: Tensor, mean: Tensor, scatter: Tensor, prior: tuple[Tensor, ...]) -> Theta:
     """Return argmax of the same plus log p(theta).
 
     Weights are in closed form; so are means given covariances and covariances given means, which are taken
@@ -71,9 +65,7 @@ def maximum_posterior(
     triangular, loc, sites = scatter.ndim == 3, mean, {}
     for _ in range(SWEEPS):
         gap = mean - loc
-        extra = (
-            gap[:, :, None] * gap[:, None] * count[:, None, None] if triangular else gap**2 * count[:, None]
-        )
+        extra = gap[:, :, None] * gap[:, None] * count[:, None, None] if triangular else gap**2 * count[:, None]
         sites, _ = _covariance.best(family, count, scatter + extra, shape, rate)
         factor = _covariance.whitening(sites, family, mean.shape[-1])
         precision = factor.mT @ factor if triangular else factor.square().diag_embed()  # (K, D, D)
@@ -91,3 +83,8 @@ def _variance(count: Tensor, mean: Tensor, scatter: Tensor) -> Tensor:
     within = scatter.diagonal(dim1=-2, dim2=-1) if scatter.ndim == 3 else scatter  # (K, D)
     between = (mean - (count @ mean) / total).square() * count[:, None]
     return (within + between).sum(0) / total
+
+
+def _like(x: Tensor, theta: Theta) -> Theta:
+    """Parameters in the precision of x; sums are in float64."""
+    return {name: value.to(x.dtype) for name, value in theta.items()}

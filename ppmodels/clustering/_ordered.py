@@ -10,7 +10,7 @@ from torch.distributions import Transform, biject_to, constraints
 
 
 def gaussian_rows(loc: Tensor, scale: Tensor, ordered: bool) -> Any:
-    """Return Normal(loc, scale) as one event, with its rows in order or not. loc (K, D), the same in all rows."""
+    """Return Normal(loc, scale) as one event, its rows in order or not. loc (K, D), the same in all rows."""
     return OrderedRows(len(loc), loc[0], scale) if ordered else Normal(loc, scale).to_event(2)
 
 

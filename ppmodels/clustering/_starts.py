@@ -33,9 +33,7 @@ def centres(x: Tensor, components: int, seeding: Seeding) -> Tensor:
     nearest = (x - x[chosen[0]]).square().sum(-1)  # (N,)
     while len(chosen) < components:
         if not nearest.max() > 0:
-            raise ValueError(
-                f"x has only {len(chosen)} distinct rows; {components} components need {components}"
-            )
+            raise ValueError(f"x has only {len(chosen)} distinct rows; {components} components need {components}")
         chosen.append(_draw(nearest) if seeding == "k-means++" else int(nearest.argmax()))
         nearest = nearest.minimum((x - x[chosen[-1]]).square().sum(-1))
     return x[chosen]
@@ -50,7 +48,5 @@ def _nearest(x: Tensor, centre: Tensor) -> Tensor:
 def _draw(weight: Tensor) -> int:
     """A position, by its weight; `torch.multinomial` stops at 2^24 of them."""
     total = weight.double().cumsum(0)
-    at = torch.searchsorted(
-        total, total[-1] * torch.rand((), dtype=total.dtype, device=total.device), right=True
-    )
+    at = torch.searchsorted(total, total[-1] * torch.rand((), dtype=total.dtype, device=total.device), right=True)
     return min(int(at), len(weight) - 1)

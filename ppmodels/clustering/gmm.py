@@ -21,9 +21,8 @@ from ppmodels.clustering._starts import Seeding
 class GaussianMixture:
     r"""Mixture of Gaussians with full, tied, diagonal or spherical covariance.
 
-    .. math:: w \sim \mathrm{Dir}(a),\; \mu_k \sim N(m, \mathrm{diag}(b s)^2),\;
-        \Sigma_k \sim \mathrm{IW}(\nu + D - 1, \nu\,\mathrm{diag}(h s)^2),\;
-        z_n \sim w,\; x_n \mid z_n = k \sim N(\mu_k, \Sigma_k)
+    .. math:: w \sim Dir(a),\; \mu_k \sim N(m, b^2 S),\; \Sigma_k \sim IW(\nu + D - 1, \nu h^2 S),\; z_n \sim w,\;
+        x_n \mid z_n = k \sim N(\mu_k, \Sigma_k), \quad S = \mathrm{diag}(s)^2
 
     with a, m, s, b, nu, h = concentration, center, scale, spread, strength, width: a cluster's sd is about
     `width` of a column's `scale`, as if seen in `strength` rows; so no component can collapse on one row.
@@ -63,9 +62,7 @@ class GaussianMixture:
         concentration, center, sd, shape, rate = self._prior()
         weights = pyro.sample("weights", dist.Dirichlet(concentration), infer=dims("components"))
         loc = pyro.sample("loc", gaussian_rows(center, sd, self.ordered), infer=dims("components", "column"))
-        factor = _covariance.sample(
-            self.covariance, center.shape, shape, rate
-        )  # W (K, D, D), or its diagonal
+        factor = _covariance.sample(self.covariance, center.shape, shape, rate)  # W, or its diagonal
         with data.plate():
             z = pyro.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
             pyro.sample("x", ClusterNormal(z, loc, factor, center[0]), infer=dims("column"))

@@ -53,9 +53,7 @@ class LinearRegression:
     def posterior(self, data: Data) -> dict[str, Distribution]:
         mean, root = self._solve(data)
         eye = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
-        spread = torch.linalg.solve_triangular(
-            root, eye, upper=False
-        )  # (Q, Q), its own square the covariance
+        spread = torch.linalg.solve_triangular(root, eye, upper=False)  # (Q, Q), its own square the covariance
         return {"coef": dist.MultivariateNormal(mean, covariance_matrix=spread.mT @ spread)}
 
     def log_evidence(self, data: Data) -> Tensor:
