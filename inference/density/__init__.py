@@ -20,7 +20,7 @@ from torch import Tensor
 from inference.base import Unsupported
 from inference.density import program as eager
 from inference.density.batching import batch_last
-from inference.density.executor import Batched, close, loop, one_line, prepare
+from inference.density.executor import Batched, Traced, close, loop, one_line, prepare
 from inference.density.graph import Graph, trace
 from inference.density.inputs import fingerprint, no_validation, rebuild, tensors_of
 from inference.density.program import Layout, Site
@@ -29,7 +29,7 @@ __all__ = ["Batched", "Density", "Layout", "Site"]
 
 log = logging.getLogger("inference")
 
-_traces: OrderedDict[Any, Graph] = OrderedDict()  # what was traced in this process, newest last
+_traces: OrderedDict[Any, Traced] = OrderedDict()  # what was traced in this process, newest last
 KEPT = 64
 ROWS = 8192  # draws turned into site values at once
 
@@ -50,9 +50,7 @@ class Density:
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(
-        cls, program: Callable[..., Any], args: Any = (), kwargs: Any = None, jacobian: bool = True
-    ) -> "Density":
+    def of(cls, program: Callable[..., Any], args: Any = (), kwargs: Any = None, jacobian: bool = True) -> "Density":
         """Read the program's sites. Call it inside `inference.base.fresh`.
 
         Raises: Unsupported when a discrete site cannot be summed out, when there is nothing to infer, or
@@ -86,19 +84,24 @@ class Density:
         return 0.5 * (hessian + hessian.mT)
 
     @property
+    def device(self) -> torch.device:
+        """Where the data lie, and so where chains live."""
+        return self._tensors[0].device if self._tensors else torch.device("cpu")
+
+    @property
     def cost(self) -> int:
         """Numbers that one evaluation for one chain writes: what batching can save nothing of."""
-        graph, _ = self._graph()
-        return graph.elements + graph.size if graph is not None else 1_000_000
+        traced, _ = self._traced()
+        return traced.graph.elements + traced.graph.size if traced is not None else 1_000_000
 
     def batched(self, chains: int, *, calls: int = 0, compile: bool | str = "auto") -> Batched:
         """Return value and gradient for this many chains; compiled where `calls` of it earn the compiler back."""
-        graph, why_not = self._graph()
-        if graph is None:
+        traced, why_not = self._traced()
+        if traced is None:
             return Batched(chains, "eager", why_not, loop(self.value_and_grad))
         example = self._points(chains, seed=2)
         try:
-            batched = prepare(graph, self._tensors, example, compile, calls)
+            batched = prepare(traced, self._tensors, example, compile, calls)
             if self._agrees(lambda x: _one_row(batched, x, example)):
                 log.info("density of dimension %d runs by %s: %s", self.dim, batched.executor, batched.reason)
                 return batched
@@ -106,8 +109,18 @@ class Density:
         except Exception as error:
             reason = f"it cannot be batched: {one_line(error)}"
         log.warning("%s; running the chains one by one, which is slow", reason)
-        fixed = graph.fixed(*self._tensors)
-        return Batched(chains, "graph", reason, loop(lambda x: graph.varying(x, *fixed)))
+        return Batched(chains, "graph", reason, loop(_single(traced.graph, self._tensors)))
+
+    def in_parts(self, chains: int, parts: int) -> Batched:
+        """Return the same for so many chains, evaluated part by part, where memory does not hold them all."""
+        sizes = [len(part) for part in torch.arange(chains).tensor_split(parts)]
+        pieces = {size: self.batched(size, compile=False) for size in sizes}
+
+        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+            found = [pieces[len(part)].once(part) for part in x.tensor_split(parts)]
+            return torch.cat([value for value, _ in found]), torch.cat([grad for _, grad in found])
+
+        return Batched(chains, "graph", f"memory holds 1/{parts} of the chains", evaluate, parts=parts)
 
     def constrain(self, x: Tensor) -> dict[str, Tensor]:
         """Return the sites' values at x, (..., dim): latent and computed ones, each (..., *site)."""
@@ -181,9 +194,7 @@ class Density:
                 return function(x, *rebuild(self.args, self.kwargs, tensors))
 
         first, second = values(example, *self._tensors), values(example, *self._tensors)
-        fixed = [
-            close(a, b) for a, b in zip(first, second, strict=True)
-        ]  # not so what hangs on a summed-out site
+        fixed = [close(a, b) for a, b in zip(first, second, strict=True)]  # not so what hangs on a summed-out site
         kept = tuple(name for name, same in zip(names, fixed, strict=True) if same)
 
         def wanted(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -202,33 +213,30 @@ class Density:
             log.info("sites are computed draw by draw: %s", one_line(error))
             return None, kept
 
-    def _graph(self) -> tuple[Graph | None, str]:
-        """The traced graph, from an earlier trace of the same program where it still agrees."""
-        if "graph" in self._made:
-            return self._made["graph"]
-        key = self._key()
-        found: tuple[Graph | None, str] = (None, "")
-        if key in _traces and self._agrees(_single(_traces[key], self._tensors)):
-            found = _traces[key], ""
-        else:
-            found = self._trace()
-            if found[0] is not None:
-                _traces[key] = found[0]
+    def _traced(self) -> tuple[Traced | None, str]:
+        """The traced program, from an earlier trace of the same program where it still agrees; or why not."""
+        if "traced" not in self._made:
+            key = self._key()
+            traced, why_not = _traces.get(key), ""
+            if traced is None or not self._agrees(_single(traced.graph, self._tensors)):
+                traced, why_not = self._trace()
+            if traced is None:
+                log.warning("the program cannot be traced (%s); running it as it is, which is slow", why_not)
+            else:
+                _traces[key] = traced
                 while len(_traces) > KEPT:
                     _traces.popitem(last=False)
-        if found[0] is None:
-            log.warning("the program cannot be traced (%s); running it as it is, which is slow", found[1])
-        self._made["graph"] = found
-        return found
+            self._made["traced"] = traced, why_not
+        return self._made["traced"]
 
-    def _trace(self) -> tuple[Graph | None, str]:
+    def _trace(self) -> tuple[Traced | None, str]:
         try:
             graph = trace(self._value_and_grad, [self._points(1, seed=1)[0]], self._tensors)
         except Exception as error:
             return None, f"tracing failed: {one_line(error)}"
         if not self._agrees(_single(graph, self._tensors)):
             return None, "the traced graph differs from the program: a branch depends on a value"
-        return graph, ""
+        return Traced(graph), ""
 
     def _agrees(self, function: Callable[[Tensor], tuple[Tensor, Tensor]]) -> bool:
         """Are value and gradient those of the program at fresh points?"""
@@ -243,8 +251,7 @@ class Density:
         generator = torch.Generator().manual_seed(seed)
         radius = torch.linspace(0.1, 2.0, number, dtype=torch.float64)[:, None] if number > 1 else 0.5
         x = radius * torch.randn(number, self.dim, generator=generator, dtype=torch.float64)
-        device = self._tensors[0].device if self._tensors else "cpu"
-        return x.to(dtype=torch.get_default_dtype(), device=device)
+        return x.to(dtype=torch.get_default_dtype(), device=self.device)
 
     def _refuse_randomness(self) -> None:
         x = self._points(1, seed=4)[0]

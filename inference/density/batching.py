@@ -63,11 +63,7 @@ class _ChainsLast(fx.Interpreter):
             self.flags[n] = flags[0][0][args[1]]
             return args[0][args[1]]
         rule = RULES.get(n.target)
-        if (
-            rule is None
-            and isinstance(n.target, torch._ops.OpOverload)
-            and torch.Tag.pointwise in n.target.tags
-        ):
+        if rule is None and isinstance(n.target, torch._ops.OpOverload) and torch.Tag.pointwise in n.target.tags:
             rule = _pointwise
         out = rule(n.target, args, kwargs, flags) if rule is not None else NotImplemented
         if out is NotImplemented:
@@ -168,10 +164,7 @@ def _transpose(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
 def _joined(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
     """Cat and stack: what does not vary is expanded over the chains."""
     chains = next(a.shape[-1] for a, f in zip(args[0], flags[0][0], strict=True) if f)
-    parts = [
-        a if f else a.unsqueeze(-1).expand(*a.shape, chains)
-        for a, f in zip(args[0], flags[0][0], strict=True)
-    ]
+    parts = [a if f else a.unsqueeze(-1).expand(*a.shape, chains) for a, f in zip(args[0], flags[0][0], strict=True)]
     rank = parts[0].ndim - 1 + (target is aten.stack.default)
     return target(parts, (args[1] if len(args) > 1 else 0) % rank)
 

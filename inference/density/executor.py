@@ -29,7 +29,9 @@ class Batched:
     reason: str
     _evaluate: Callable[..., tuple[Tensor, Tensor]] = field(repr=False)
     _constants: tuple[Tensor, ...] = field(default=(), repr=False)
-    _compiled: dict[Any, Any] = field(default_factory=dict, repr=False)
+    parts: int = 1  # in how many the chains are evaluated
+    _shared: dict[Any, Any] = field(default_factory=dict, repr=False)  # compiled, for any data of these shapes
+    _bound: dict[Any, Any] = field(default_factory=dict, repr=False)  # the same, for these data
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p, (C,), and its gradient, (C, dim)."""
@@ -51,11 +53,11 @@ class Batched:
 
     def _run(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
         key = function, *((t.shape, t.stride()) for t in tensors)
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(function, tensors)
-        return self._compiled[key](*tensors)
+        if key not in self._bound:
+            self._bound[key] = self._bind(key, function, tensors)
+        return self._bound[key](*tensors)
 
-    def _compile(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Callable[..., Any]:
+    def _bind(self, key: Any, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Callable[..., Any]:
         """The compiled function; or the replayed one, once and for all, where the compiler fails or errs."""
         width = len(tensors)
 
@@ -65,9 +67,12 @@ class Batched:
         truth = whole(*tensors, *self._constants)
         try:
             with torch.no_grad():
-                graph = trace(whole, tensors, self._constants)
-                constants = graph.fixed(*self._constants)
-                compiled = compile_graph(graph.varying, [*tensors, *constants])
+                if key not in self._shared:
+                    graph = trace(whole, tensors, self._constants)
+                    example = [*tensors, *graph.fixed(*self._constants)]
+                    self._shared[key] = graph.fixed, compile_graph(graph.varying, example)
+                fixed, compiled = self._shared[key]
+                constants = fixed(*self._constants)
             if all(map(close, pytree.tree_leaves(compiled(*tensors, *constants)), pytree.tree_leaves(truth))):
                 return lambda *inputs: compiled(*inputs, *constants)
             why = "its result differs from the graph's"
@@ -78,16 +83,24 @@ class Batched:
         return lambda *inputs: function(self.once, *inputs)
 
 
-def prepare(
-    graph: Graph, data: Sequence[Tensor], example: Tensor, compile: bool | str, calls: int
-) -> Batched:
+@dataclass
+class Traced:
+    """A program's graph, and what was made of it for numbers of chains: it serves all data of the same shapes."""
+
+    graph: Graph
+    batches: dict[int, tuple[Graph, dict[Any, Any]]] = field(default_factory=dict)
+
+
+def prepare(traced: Traced, data: Sequence[Tensor], example: Tensor, compile: bool | str, calls: int) -> Batched:
     """Choose how to run a traced value and gradient over the chains of `example`, (C, dim).
 
     Raises: whatever batching raises.
     """
-    chains, example = len(example), chains_innermost(example)
+    chains, example, graph = len(example), chains_innermost(example), traced.graph
     with torch.no_grad():
-        whole = batch(graph, [example], data)
+        if chains not in traced.batches:
+            traced.batches[chains] = batch(graph, [example], data), {}
+        whole, shared = traced.batches[chains]
         constants = whole.fixed(*data)
     if whole.size > 4 * graph.size + 100:
         reason = f"batching unrolled it from {graph.size} to {whole.size} operations"
@@ -96,7 +109,7 @@ def prepare(
     yes, reason = bool(compile), "asked for"
     if compile == "auto":
         yes, reason = worth_compiling(whole.size, whole.elements, calls)
-    return Batched(chains, "inductor" if yes else "graph", reason, whole.varying, constants)
+    return Batched(chains, "inductor" if yes else "graph", reason, whole.varying, constants, _shared=shared)
 
 
 def loop(single: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

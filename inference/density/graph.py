@@ -107,7 +107,7 @@ def _fail_by_nan(graph: fx.Graph, check: fx.Node) -> None:
 
 
 def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
-    """log sigmoid(x) without the scratch buffer that torch's own returns, and cannot batch."""
+    """Log sigmoid(x) without the scratch buffer that torch's own returns, and cannot batch."""
     return x.clamp(max=0.0) - torch.log1p(torch.exp(-x.abs())), x.new_zeros(0)
 
 
@@ -141,9 +141,7 @@ def _split(module: fx.GraphModule, varying_inputs: int) -> Graph:
     inside = {n for n in cheap if _numel(n) > LARGE}
     inside |= {n for n in nodes if n in cheap and any(u in inside for u in n.users)} if inside else set()
     needed = [
-        n
-        for n in nodes
-        if n not in varies and n not in inside and any(u in varies or u in inside for u in n.users)
+        n for n in nodes if n not in varies and n not in inside and any(u in varies or u in inside for u in n.users)
     ]
     return Graph(
         _varying(module, nodes, varies | inside, placeholders[:varying_inputs], needed),

@@ -84,9 +84,7 @@ def read_layout(program: Callable[..., Any], args: Any, kwargs: Mapping[str, Any
     sites, enumerated, deterministic, start = [], [], [], 0
     for name, node in trace.nodes.items():
         if node["type"] == "param":
-            raise Unsupported(
-                f"site {name!r} is a parameter (pyro.param or pyro.module); only svi learns those"
-            )
+            raise Unsupported(f"site {name!r} is a parameter (pyro.param or pyro.module); only svi learns those")
         if node["type"] != "sample":
             continue
         if node["is_observed"]:
@@ -172,13 +170,7 @@ def unconstrain(program: Callable[..., Any], layout: Layout, args: Any, kwargs: 
 
 def _plate_nesting(trace: Any) -> int:
     """How many batch axes the program's plates take, counted from the right."""
-    dims = [
-        f.dim
-        for n in trace.nodes.values()
-        if n["type"] == "sample"
-        for f in n["cond_indep_stack"]
-        if f.vectorized
-    ]
+    dims = [f.dim for n in trace.nodes.values() if n["type"] == "sample" for f in n["cond_indep_stack"] if f.vectorized]
     depth = -min(dims) if dims else 0
     for node in trace.nodes.values():
         if node["type"] == "sample" and not math.isnan(depth):

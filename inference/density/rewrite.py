@@ -70,9 +70,7 @@ class _Rewriter:
             form = self.forms[node]
             assert form is not None
             same = form.shape == form.full
-            self.new[node] = (
-                form.node if same else self.call(aten.expand.default, (form.node, list(form.full)))
-            )
+            self.new[node] = form.node if same else self.call(aten.expand.default, (form.node, list(form.full)))
         return self.new[node]
 
     def call(self, target: Any, args: tuple[Any, ...], kwargs: Any = None) -> fx.Node:
@@ -97,11 +95,7 @@ class _Rewriter:
             return self.along(node)
         if target is aten._log_softmax_backward_data.default:
             return self.log_softmax_backward(node)
-        if (
-            isinstance(target, torch._ops.OpOverload)
-            and torch.Tag.pointwise in target.tags
-            and not _mutates(target)
-        ):
+        if isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags and not _mutates(target):
             return self.pointwise(node)
         return None
 
@@ -109,9 +103,7 @@ class _Rewriter:
         full = shape_of(node)
         value = FILLS.get(node.target, node.args[1] if len(node.args) > 1 else 0.0)
         ones = (1,) * len(full)
-        made = self.call(
-            aten.full.default, (list(ones), value), {"dtype": dtype_of(node), "device": self.device}
-        )
+        made = self.call(aten.full.default, (list(ones), value), {"dtype": dtype_of(node), "device": self.device})
         return Compact(made, ones, full, value)
 
     def expanded(self, node: fx.Node) -> Compact:
@@ -233,11 +225,7 @@ class _Rewriter:
             value = self.forms[one].fill if isinstance(one, fx.Node) else one
             if form is not None and value == neutral and dtype_of(other) == dtype_of(node):
                 shape = (1,) * (len(full) - len(form.shape)) + form.shape
-                made = (
-                    form.node
-                    if shape == form.shape
-                    else self.call(aten.reshape.default, (form.node, list(shape)))
-                )
+                made = form.node if shape == form.shape else self.call(aten.reshape.default, (form.node, list(shape)))
                 return Compact(made, shape, full, form.fill)
         return None
 

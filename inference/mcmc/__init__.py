@@ -1,0 +1,131 @@
+"""Markov chain Monte Carlo over a batch of chains in one process.
+
+`fit(model, *args)` chooses kernel and number of chains by what a gradient costs; from 4 to 4,096 chains by the
+same call. Chains start from Pathfinder, adapt together, and draw in chunks that can be kept, stopped and resumed.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.base import Fit, Unsupported, fresh, joint
+from inference.density import Density
+from inference.mcmc.plan import Plan, plan
+from inference.mcmc.run import Run, begin, sample
+from inference.mcmc.stop import Stop
+
+__all__ = ["extend", "fit"]
+
+
+def fit(
+    model: Any,
+    *args: Any,
+    seed: int = 0,
+    num_samples: int | None = None,
+    num_warmup: int | None = None,
+    num_chains: int | None = None,
+    kernel: str = "auto",
+    target_accept_prob: float = 0.8,
+    max_tree_depth: int = 10,
+    init: str = "pathfinder",
+    compile: bool | str = "auto",
+    save_warmup: bool = False,
+    target_ess: float | None = None,
+    timeout: float | None = None,
+    checkpoint: str | Path | None = None,
+    progress_bar: bool = False,
+    **kwargs: Any,
+) -> Fit:
+    """Draw from the posterior of a model of the collection, or of any Pyro program with its arguments.
+
+    num_samples: draws a chain, after warm-up. num_chains, num_warmup, num_samples: None chooses many short
+    chains where a gradient is cheap, few long ones where it is dear.
+    kernel: "hmc" (jittered), "chees", "nuts", "mams", "nutpie" where it is installed, or "auto".
+    init: "pathfinder", or "uniform" on (-2, 2) in unconstrained coordinates.
+    compile: True, False, or "auto": where the planned number of gradients earns the compiler's time back.
+    target_ess, timeout: stop early once the smallest bulk ESS is reached, or after so many seconds.
+    checkpoint: a folder that keeps state and draws; the same call after a crash goes on where it was, and ends
+    with bit-for-bit the same draws.
+
+    Raises: Unsupported when a discrete site cannot be summed out, or the model has parameters to learn.
+    """
+    options = plan(
+        seed=seed,
+        num_samples=num_samples,
+        num_warmup=num_warmup,
+        num_chains=num_chains,
+        kernel=kernel,
+        target_accept_prob=target_accept_prob,
+        max_tree_depth=max_tree_depth,
+        init=init,
+        compile=compile,
+        save_warmup=save_warmup,
+    )
+    stop = Stop(target_ess, timeout)
+    began = time.perf_counter()
+    with fresh(model, args, kwargs, seed=seed) as own:
+        density = Density.of(joint(own, args, kwargs), args, kwargs)
+        run = begin(density, options, checkpoint, progress_bar)
+        sample(run, run.plan.num_samples, stop, progress_bar)
+        return _answer(own, args, kwargs, run, time.perf_counter() - began, stop)
+
+
+def extend(
+    fit: Fit,
+    num_samples: int,
+    *,
+    target_ess: float | None = None,
+    timeout: float | None = None,
+    progress_bar: bool = False,
+) -> Fit:
+    """Return the fit with `num_samples` more draws a chain, from where its chains are, without a new warm-up."""
+    if fit.state is None:
+        raise Unsupported("this fit has no sampler state to go on from")
+    stop, began = Stop(target_ess, timeout), time.perf_counter()
+    with fresh(fit.model, fit.args, fit.kwargs, seed=fit.info["seed"]) as own:
+        density = Density.of(joint(own, fit.args, fit.kwargs), fit.args, fit.kwargs)
+        run = Run.resumed(density, fit.state)
+        sample(run, run.turn + num_samples, stop, progress_bar)
+        more = _answer(own, fit.args, fit.kwargs, run, fit.info["seconds"] + time.perf_counter() - began, stop)
+    return Fit(
+        fit.model,
+        fit.args,
+        fit.kwargs,
+        fit.method,
+        {name: torch.cat([value, more.draws[name]], 1) for name, value in fit.draws.items()},
+        fit.trace,
+        {name: torch.cat([value, more.stats[name]], 1) for name, value in fit.stats.items()},
+        more.info,
+        fit.warmup_draws,
+        fit.warmup_stats,
+        more.state,
+    )
+
+
+def _answer(own: Any, args: Any, kwargs: Any, run: Run, seconds: float, stop: Stop) -> Fit:
+    """What the run found, as a fit."""
+    settings: Plan = run.plan
+    x, stats = run.store.all()
+    warm_x, warm_stats = run.warmup.all() if settings.save_warmup else (None, {})
+    info = {
+        "seed": settings.seed,
+        "seconds": seconds,
+        "converged": stop.reason == "",
+        "message": stop.reason or f"{x.shape[1]} draws from each of {x.shape[0]} chains",
+        "kernel": settings.kernel,
+        "num_chains": x.shape[0],
+        "num_samples": x.shape[1],
+        "num_warmup": settings.num_warmup,
+        "step_size": run.tuned.step_size,
+        "metric": "dense" if run.tuned.metric.dense else "diagonal",
+        "gradients": run.gradients,
+        "executor": run.batched.executor,
+        "executor_reason": run.batched.reason,
+        "max_tree_depth": settings.max_tree_depth,
+    }
+    draws = run.density.constrain(x)
+    warmup_draws: dict[str, Tensor] = run.density.constrain(warm_x) if warm_x is not None else {}
+    return Fit(own, args, kwargs, "mcmc", draws, {}, stats, info, warmup_draws, warm_stats, run.state())

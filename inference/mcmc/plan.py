@@ -1,0 +1,74 @@
+"""How many chains, how long, and by which kernel: what the user did not say is decided by what a gradient costs."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from inference.base import Unsupported
+from inference.density import Density
+
+KERNELS = ("auto", "hmc", "chees", "nuts", "mams", "nutpie")
+MANY = 256  # chains that a cheap gradient carries for nearly the price of one
+FEW = 4
+BUDGET = 2_000_000  # numbers that one batched gradient may write: about a millisecond
+LEAPS = 8  # gradients that a draw is expected to take, for the decision to compile
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the draws, apart from model and data."""
+
+    seed: int
+    num_samples: int
+    num_warmup: int
+    num_chains: int
+    kernel: str
+    target_accept_prob: float
+    max_tree_depth: int
+    init: str
+    compile: bool | str
+    save_warmup: bool
+    warmup_chains: int = 0  # chains that adapt together; at least num_chains
+
+    @property
+    def calls(self) -> int:
+        """Gradients of the whole batch that the run is expected to take."""
+        return LEAPS * (self.num_samples + self.num_warmup)
+
+
+def plan(**options: Any) -> dict[str, Any]:
+    """Check what the user asked for, before anything is computed.
+
+    Raises: ValueError naming the option.
+    """
+    for name in ("num_samples", "num_chains"):
+        if options[name] is not None and options[name] < 1:
+            raise ValueError(f"{name} must be at least 1; got {options[name]}")
+    if options["num_warmup"] is not None and options["num_warmup"] < 0:
+        raise ValueError(f"num_warmup must not be negative; got {options['num_warmup']}")
+    if not 0 < options["target_accept_prob"] < 1:
+        raise ValueError(f"target_accept_prob must lie between 0 and 1; got {options['target_accept_prob']}")
+    if options["kernel"] not in KERNELS:
+        raise ValueError(f"no kernel {options['kernel']!r}; there are: {', '.join(KERNELS)}")
+    if options["init"] not in ("pathfinder", "uniform"):
+        raise ValueError(f"init is 'pathfinder' or 'uniform'; got {options['init']!r}")
+    return options
+
+
+def complete(options: dict[str, Any], density: Density) -> Plan:
+    """Decide what was left open."""
+    affordable = max(FEW, min(MANY, 2 ** ((BUDGET // max(density.cost, 1)).bit_length() - 1)))
+    chains = options["num_chains"] or affordable
+    many = chains >= 32
+    samples = options["num_samples"] or (500 if many else 1000)
+    together = max(chains, min(64, affordable))
+    warmup = options["num_warmup"]
+    if warmup is None:
+        warmup = 250 if together >= 32 else 600
+    made = Plan(
+        **options | {"num_chains": chains, "num_samples": samples, "num_warmup": warmup, "warmup_chains": together}
+    )
+    if made.kernel == "auto":
+        made = replace(made, kernel="hmc")
+    if made.kernel == "nutpie":
+        raise Unsupported("kernel 'nutpie' is run by itself")
+    return made
