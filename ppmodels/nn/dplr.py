@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ppmodels.nn.vandermonde import conjugate
+
 BLOCK = 1 << 20  # elements of one block of the Cauchy matrix, so that memory does not grow with N times L
 
 
@@ -51,7 +53,7 @@ def generating_function(
     Returns: (H, F).
     """
     rank = p.shape[-2]
-    left = torch.cat([c[:, None], q.conj_physical()], -2)  # (H, 1 + R, N)
+    left = torch.cat([c[:, None], conjugate(q)], -2)  # (H, 1 + R, N)
     right = torch.cat([b[:, None], p], -2)  # (H, 1 + R, N)
     pairs = (left[:, :, None] * right[:, None]).flatten(1, 2)  # (H, (1 + R)^2, N)
     products = _cauchy(pairs, eigenvalues * step[:, None], z) * step[:, None, None]
@@ -78,7 +80,7 @@ def _cauchy(weights: Tensor, poles: Tensor, z: Tensor) -> Tensor:
     denominator = torch.view_as_real(alpha * alpha).flatten() + quadratic @ squares  # (H, N, 2F)
     denominator = torch.view_as_complex(denominator.unflatten(-1, (-1, 2)))
     inverse = torch.view_as_real(torch.reciprocal(denominator)).flatten(-2)  # (H, N, 2F)
-    turned = weights * poles.conj_physical()[:, None]
+    turned = weights * conjugate(poles)[:, None]
     numerator = 4 * torch.cat([weights.real, -turned.real], 1)  # (H, 2K, N)
     constant, linear = torch.view_as_complex((numerator @ inverse).unflatten(-1, (-1, 2))).chunk(2, 1)
     return alpha * constant + beta * linear

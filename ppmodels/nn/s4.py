@@ -8,6 +8,7 @@ from ppmodels.nn.dplr import dplr_kernel, real_form, truncate, untruncate
 from ppmodels.nn.nplr import conjugate_half, nplr
 from ppmodels.nn.recurrence import Recurrence, project
 from ppmodels.nn.s4d import uniform_log_dt
+from ppmodels.nn.vandermonde import conjugate
 
 
 class S4(nn.Module):
@@ -69,7 +70,7 @@ class S4(nn.Module):
         inverse = 1 / (twice - eigenvalues)  # D, (H, M)
         decay = inverse * (twice + eigenvalues)
         column = inverse[:, None] * p  # D P, (H, R, M)
-        rows = q.conj_physical()
+        rows = conjugate(q)
         gram = 2 * project(rows[:, :, None], column[:, None])  # Q* D P, (H, R, R)
         gram = torch.linalg.inv(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
         driven = 2 * inverse * b

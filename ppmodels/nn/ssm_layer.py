@@ -91,6 +91,11 @@ class SSMLayer(nn.Module):
         return self._finish(self._convolve(u, state.rate) + carried, u), state._replace(hidden=hidden)
 
     def _convolve(self, u: Tensor, rate: float) -> Tensor:
+        kind = u.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            # Half precision would round the kernel's matrix product, and a long memory with it.
+            with torch.autocast(kind, enabled=False):
+                return self._convolve(u.to(self.skip.dtype), rate)
         length = u.shape[1]
         reverse = None if self.reverse is None else self.reverse.kernel(length, rate)
         return causal_convolution(u.mT, self.ssm.kernel(length, rate), reverse).mT + self.skip * u

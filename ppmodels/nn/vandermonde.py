@@ -20,8 +20,8 @@ def vandermonde(weights: Tensor, exponents: Tensor, length: int) -> Tensor:
     long = -(-length // short)
     if exponents.is_complex():
         # conj(a) as reals times b as reals is Re(a b): no sign to carry.
-        left = powers(exponents.conj_physical() * short, long, weights.dtype)  # (H, Q, N)
-        left = torch.view_as_real(left * 2 * weights.conj_physical()[..., None, :]).flatten(-2)  # (..., H, Q, 2N)
+        left = powers(conjugate(exponents) * short, long, weights.dtype)  # (H, Q, N)
+        left = torch.view_as_real(left * 2 * conjugate(weights)[..., None, :]).flatten(-2)  # (..., H, Q, 2N)
         right = torch.view_as_real(powers(exponents, short, weights.dtype)).flatten(-2)  # (H, R, 2N)
     else:
         left = powers(exponents * short, long, weights.dtype) * weights[..., None, :]  # (..., H, Q, N)
@@ -58,6 +58,11 @@ def powers(exponents: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     coarse = torch.exp(wide[..., None, :] * (short * index[:long])).to(dtype)  # (..., long, N)
     fine = torch.exp(wide[..., None, :] * index[:short]).to(dtype)  # (..., short, N)
     return (coarse[..., :, None, :] * fine[..., None, :, :]).flatten(-3, -2)[..., :count, :]
+
+
+def conjugate(x: Tensor) -> Tensor:
+    """Complex conjugate by parts: torch's own cannot be batched, and so not be run for many weights at once."""
+    return torch.complex(x.real, -x.imag)
 
 
 def _short(length: int) -> int:

@@ -81,6 +81,50 @@ def test_same_outputs_after_training(system):
         assert (torch.stack(outputs, 1) - part(u)).abs().max() < 1e-5
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("system", ["s4d", "s4"])
+def test_mixed_precision_leaves_the_kernel_whole(system):
+    part = layer(system, torch.float32)
+    u = torch.randn(2, 100, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = part._convolve(u, 1.0)
+        assert part(u.bfloat16()).dtype == torch.bfloat16
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, part._convolve(u, 1.0))
+
+
+@pytest.mark.parametrize("system", ["s4d", "s4"])
+def test_many_weights_at_once_and_second_derivatives(system):
+    """What an engine for many chains, and a Laplace approximation, will ask of it."""
+    part, u = layer(system), torch.randn(1, 20, 4, dtype=torch.float64)
+    values = {name: value.detach() for name, value in part.named_parameters()}
+
+    def energy(values):
+        return torch.func.functional_call(part, values, (u,)).square().sum()
+
+    many = {name: torch.stack([value, 1.01 * value]) for name, value in values.items()}
+    batched = torch.func.vmap(energy)(many)
+    single = torch.stack([energy({k: v[i] for k, v in many.items()}) for i in range(2)])
+    torch.testing.assert_close(batched, single)
+    steps = values["ssm.log_dt"]
+    curvature = torch.autograd.functional.hessian(lambda x: energy({**values, "ssm.log_dt": x}), steps)
+    width = 1e-4
+    for i in range(4):
+        shift = width * torch.eye(4, dtype=torch.float64)[i]
+        ends = [energy({**values, "ssm.log_dt": steps + s * shift}) for s in (-1, 0, 1)]
+        assert curvature[i, i].item() == pytest.approx(((ends[0] - 2 * ends[1] + ends[2]) / width**2).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("system", ["s4d", "s4"])
+def test_device_follows_the_data(system):
+    """The meta device refuses any tensor from elsewhere."""
+    part = layer(system, torch.float32, bidirectional=True).to("meta")
+    assert part(torch.zeros(2, 9, 4, device="meta")).device.type == "meta"
+    part = layer(system, torch.float32).to("meta")
+    y, _ = part.prefill(torch.zeros(2, 9, 4, device="meta"), part.default_state(2))
+    assert y.shape == (2, 9, 4)
+
+
 def test_one_clear_line_for_what_cannot_be():
     with pytest.raises(ValueError, match="no system"):
         SSMLayer(4, "s5")

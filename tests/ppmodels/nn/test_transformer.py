@@ -103,6 +103,16 @@ def test_encoder_decoder_by_steps_and_with_padding(position):
     assert torch.equal(network(source, changed)[:, :6], network(source, target)[:, :6])
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+def test_device_follows_the_data(position):
+    """The meta device refuses any tensor from elsewhere."""
+    tokens = torch.zeros(2, 9, dtype=torch.long, device="meta")
+    logits, _ = model(position).to("meta").decode(tokens)
+    assert logits.device.type == "meta"
+    both = EncoderDecoder(11, 16, 1, position=position, longest=9).to("meta")
+    assert both(tokens, tokens, tokens > 0).shape == (2, 9, 11)
+
+
 def fit(network, loss, steps, lr=3e-3):
     optimiser = torch.optim.Adam(network.parameters(), lr)
     for _ in range(steps):
