@@ -98,7 +98,9 @@ class SSMLayer(nn.Module):
                 return self._convolve(u.to(self.skip.dtype), rate)
         length = u.shape[1]
         reverse = None if self.reverse is None else self.reverse.kernel(length, rate)
-        return causal_convolution(u.mT, self.ssm.kernel(length, rate), reverse).mT + self.skip * u
+        # D u is a convolution with D at lag 0: one pass over the data fewer.
+        skip = functional.pad(self.skip[:, None], (0, length - 1))
+        return causal_convolution(u.mT, self.ssm.kernel(length, rate) + skip, reverse).mT
 
     def _finish(self, y: Tensor, u: Tensor) -> Tensor:
         y = functional.gelu(y)

@@ -3,7 +3,7 @@ import torch
 
 from ppmodels.nn.generate import cut, draw, generate
 from ppmodels.nn.ssm_stack import SSMStack
-from ppmodels.nn.transformer import TransformerLM
+from ppmodels.nn.transformer import EncoderDecoder, TransformerLM
 
 
 def networks():
@@ -40,6 +40,15 @@ def test_continues_a_state():
     _, state = network.decode(prompt[:, :5])
     whole = generate(network, prompt, 5, temperature=0)
     assert torch.equal(generate(network, prompt[:, 5:], 5, temperature=0, state=state)[:, 1:], whole[:, 6:])
+
+
+def test_continues_a_translation():
+    torch.manual_seed(0)
+    network, source = EncoderDecoder(11, 16, 1).double(), torch.randint(11, (3, 7))
+    start = torch.zeros(3, 1, dtype=torch.long)
+    said = generate(network, start, 6, temperature=0, state=network.encode(source))
+    logits = network(source, said[:, :-1])
+    assert torch.equal(logits.argmax(-1), said[:, 1:])
 
 
 def test_window_of_learned_positions():
