@@ -19,11 +19,11 @@ from torch import Tensor
 
 from inference.base import Unsupported
 from inference.density import program as eager
-from inference.density.batching import batch_last
 from inference.density.executor import Batched, Traced, close, loop, one_line, prepare
-from inference.density.graph import Graph, trace
+from inference.density.graph import trace
 from inference.density.inputs import fingerprint, no_validation, rebuild, tensors_of
 from inference.density.program import Layout, Site
+from inference.density.sites import SiteMap, site_map
 
 __all__ = ["Batched", "Density", "Layout", "Site"]
 
@@ -31,7 +31,6 @@ log = logging.getLogger("inference")
 
 _traces: OrderedDict[Any, Traced] = OrderedDict()  # what was traced in this process, newest last
 KEPT = 64
-ROWS = 8192  # draws turned into site values at once
 
 
 @dataclass(frozen=True)
@@ -124,19 +123,8 @@ class Density:
 
     def constrain(self, x: Tensor) -> dict[str, Tensor]:
         """Return the sites' values at x, (..., dim): latent and computed ones, each (..., *site)."""
-        if "sites" not in self._made:
-            self._made["sites"] = self._sites_graph()
-        graph, names = self._made["sites"]
-        parts = []
-        for block in x.reshape(-1, self.dim).split(ROWS):
-            if graph is None:
-                rows = [self._made["sites by hand"](row, *self._tensors) for row in block]
-                parts.append([torch.stack(each) for each in zip(*rows, strict=True)])
-            else:
-                last = batch_last(graph.varying, 1)(block.mT, *graph.fixed(*self._tensors))
-                parts.append([value.movedim(-1, 0) for value in last])
-        values = [torch.cat(each) for each in zip(*parts, strict=True)]
-        return {name: v.reshape(*x.shape[:-1], *v.shape[1:]) for name, v in zip(names, values, strict=True)}
+        found = self._sites()(x.reshape(-1, self.dim), self._tensors)
+        return {name: value.reshape(*x.shape[:-1], *value.shape[1:]) for name, value in found.items()}
 
     def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return x, (dim,), of these site values."""
@@ -183,35 +171,17 @@ class Density:
             (grad,) = torch.autograd.grad(value, x)
         return value.detach(), grad
 
-    def _sites_graph(self) -> tuple[Graph | None, tuple[str, ...]]:
-        """The traced map from x to the sites' values, and the names of those that x alone decides."""
-        names = [*(site.name for site in self.layout.sites), *self.layout.deterministic]
-        function = eager.constrained(self.program, self.layout)
-        example = self._points(1, seed=5)[0]
-
-        def values(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-            with torch.no_grad(), no_validation():
-                return function(x, *rebuild(self.args, self.kwargs, tensors))
-
-        first, second = values(example, *self._tensors), values(example, *self._tensors)
-        fixed = [close(a, b) for a, b in zip(first, second, strict=True)]  # not so what hangs on a summed-out site
-        kept = tuple(name for name, same in zip(names, fixed, strict=True) if same)
-
-        def wanted(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-            return tuple(v for v, same in zip(values(x, *tensors), fixed, strict=True) if same)
-
-        self._made["sites by hand"] = wanted
-        try:
-            graph = trace(wanted, [example], self._tensors)
-            constants = graph.fixed(*self._tensors)
-            for x in self._points(3, seed=6):
-                rows = batch_last(graph.varying, 1)(x[:, None], *constants)
-                if not all(close(a[..., 0], b) for a, b in zip(rows, wanted(x, *self._tensors), strict=True)):
-                    raise ValueError("the traced graph differs from the program")
-            return graph, kept
-        except Exception as error:
-            log.info("sites are computed draw by draw: %s", one_line(error))
-            return None, kept
+    def _sites(self) -> SiteMap:
+        """The map from x to the sites' values, from an earlier trace where it still agrees."""
+        if "sites" not in self._made:
+            traced, points = self._traced()[0], self._points(3, seed=6)
+            found = traced.sites if traced is not None else None
+            if not isinstance(found, SiteMap) or not found.agrees(points, self._tensors):
+                found = site_map(self.program, self.layout, self.args, self.kwargs, points)
+            if traced is not None:
+                traced.sites = found
+            self._made["sites"] = found
+        return self._made["sites"]
 
     def _traced(self) -> tuple[Traced | None, str]:
         """The traced program, from an earlier trace of the same program where it still agrees; or why not."""
@@ -266,7 +236,7 @@ class Density:
         return getattr(self.program, "key", self.program), self.jacobian, *fingerprint(self.args, self.kwargs)
 
 
-def _single(graph: Graph, data: Sequence[Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def _single(graph: Any, data: Sequence[Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     constants = graph.fixed(*data)
     return lambda x: graph.varying(x, *constants)
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from inference.density.small_matrices import cholesky_rule, solve_rule
+
 aten = torch.ops.aten
 
 
@@ -161,6 +163,11 @@ def _transpose(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
     return aten.transpose.int(args[0], 0, 1) if _rank(args) == 2 else args[0]
 
 
+def _swap(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
+    rank = _rank(args)
+    return target(args[0], args[1] % rank, args[2] % rank)
+
+
 def _joined(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
     """Cat and stack: what does not vary is expanded over the chains."""
     chains = next(a.shape[-1] for a, f in zip(args[0], flags[0][0], strict=True) if f)
@@ -220,4 +227,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.stack.default: _joined,
     aten.mv.default: _matrix_vector,
     aten.mm.default: _matrix_matrix,
+    aten.transpose.int: _swap,
+    aten.linalg_cholesky_ex.default: cholesky_rule,
+    aten.linalg_solve_triangular.default: solve_rule,
 }

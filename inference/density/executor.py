@@ -89,6 +89,7 @@ class Traced:
 
     graph: Graph
     batches: dict[int, tuple[Graph, dict[Any, Any]]] = field(default_factory=dict)
+    sites: Any = None  # the map from x to site values, traced likewise
 
 
 def prepare(traced: Traced, data: Sequence[Tensor], example: Tensor, compile: bool | str, calls: int) -> Batched:

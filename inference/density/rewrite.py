@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 FILLS = {aten.ones_like.default: 1.0, aten.zeros_like.default: 0.0}
 SUMS = {aten.sum.dim_IntList, aten.sum.default}
-ALONG_AN_AXIS = {aten.logsumexp.default, aten._log_softmax.default, aten._softmax.default, aten.amax.default}
+ALONG_AN_AXIS = {aten._log_softmax.default, aten._softmax.default, aten.amax.default}
 RESHAPES = {
     aten.view.default,
     aten.reshape.default,
@@ -50,6 +50,7 @@ class _Rewriter:
         self.graph = fx.Graph()
         self.forms: dict[fx.Node, Compact | None] = {}  # None: not one tensor, kept as it is
         self.new: dict[fx.Node, fx.Node] = {}  # full forms
+        self.exponentials: dict[fx.Node, Compact] = {}  # of a log-sum-exp: exp(a - m) / sum exp(a - m)
 
     def run(self) -> fx.GraphModule:
         for node in self.module.graph.nodes:
@@ -91,6 +92,8 @@ class _Rewriter:
             return self.summed(node)
         if target in {aten.index.Tensor, aten.index_put.default}:
             return self.masked(node)
+        if target is aten.logsumexp.default:
+            return self.log_sum_exp(node)
         if target in ALONG_AN_AXIS:
             return self.along(node)
         if target is aten._log_softmax_backward_data.default:
@@ -171,6 +174,35 @@ class _Rewriter:
         value = self.call(aten.reshape.default, (self.full(node.args[2]), [1] * len(full)))
         return Compact(self.call(aten.where.self, (self.full(mask), value, self.full(array))), full, full)
 
+    def log_sum_exp(self, node: fx.Node) -> Compact | None:
+        """Write it as m + log sum exp(a - m), whose exponentials its derivative, exp(a - logsumexp(a)), needs again."""
+        form, full = self.forms[node.args[0]], shape_of(node)
+        dims = [d % len(form.full) for d in node.args[1]]
+        if any(form.shape[d] != form.full[d] for d in dims):
+            return None
+        top = self.call(aten.amax.default, (form.node, dims, True))
+        finite = self.call(aten.ne.Scalar, (self.call(aten.abs.default, (top,)), float("inf")))
+        top = self.call(aten.where.ScalarOther, (finite, top, 0.0))
+        e = self.call(aten.exp.default, (self.call(aten.sub.Tensor, (form.node, top)),))
+        total = self.call(aten.sum.dim_IntList, (e, dims, True))
+        made = self.call(aten.add.Tensor, (self.call(aten.log.default, (total,)), top))
+        self.exponentials[node] = Compact(self.call(aten.div.Tensor, (e, total)), form.shape, form.full)
+        keep = len(node.args) > 2 and bool(node.args[2])
+        shape = tuple(1 if d in dims else n for d, n in enumerate(form.shape) if keep or d not in dims)
+        made = made if keep else self.call(aten.reshape.default, (made, list(shape)))
+        return Compact(made, shape, full)
+
+    def share(self, node: fx.Node) -> Compact | None:
+        """exp(a - logsumexp(a)) as the exponentials at hand over their sum."""
+        inner = node.args[0]
+        if node.target is not aten.exp.default or inner.target is not aten.sub.Tensor or inner.kwargs:
+            return None
+        a, lse = inner.args
+        while isinstance(lse, fx.Node) and lse.target in RESHAPES | {aten.expand.default}:
+            lse = lse.args[0]
+        known = self.exponentials.get(lse)
+        return known if known is not None and lse.args[0] is a and known.full == shape_of(node) else None
+
     def along(self, node: fx.Node) -> Compact | None:
         form, full = self.forms[node.args[0]], shape_of(node)
         dims = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
@@ -202,7 +234,7 @@ class _Rewriter:
         inputs = [self.forms[n] for n in node.all_input_nodes]
         if any(form is None for form in inputs) or _dtype_mixed(node):
             return None
-        simple = self.simplified(node, full)
+        simple = self.share(node) or self.simplified(node, full)
         if simple is not None:
             return simple
         made = self.graph.node_copy(node, lambda n: self.forms[n].node)
@@ -237,6 +269,7 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
 
 
 def dtype_of(node: fx.Node) -> torch.dtype:
+    """The dtype a node had when it was traced."""
     return node.meta["tensor_meta"].dtype
 
 

@@ -4,6 +4,7 @@ Chains of one batch take the same number of leapfrog steps: nothing waits, and n
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,11 +25,11 @@ def kernel(batched: Batched, generator: torch.Generator, plan: Plan) -> Kernel:
 
     Source: Duane et al. (1987); jitter: Hoffman, Radul, Sountsov (2021), section 3.
     """
-    step_once, max_steps = batched.fuse(leapfrog), 2**plan.max_tree_depth
+    step_once, decide, most = batched.fuse(leapfrog), batched.fuse(metropolis), 2**plan.max_tree_depth
 
     def transition(chains: Chains, tuned: Tuned, turn: int) -> tuple[Chains, dict[str, Tensor]]:
         factor, share = tuned.metric.factor, 2 * ((turn + 1) * GOLDEN % 1.0)
-        steps = max(1, min(max_steps, math.ceil(share * tuned.length / tuned.step_size)))
+        steps = max(1, min(most, math.ceil(share * tuned.length / tuned.step_size)))
         step = torch.full_like(chains.log_prob, tuned.step_size)[:, None]
         n = normal(chains.x.shape, generator, chains.x)
         before = 0.5 * n.square().sum(1) - chains.log_prob  # (C,)
@@ -37,39 +38,40 @@ def kernel(batched: Batched, generator: torch.Generator, plan: Plan) -> Kernel:
         for _ in range(steps):
             x, n, whitened, grad, log_prob = step_once(x, n, whitened, step, factor)
         after = 0.5 * n.square().sum(1) - log_prob
-        return metropolis(chains, Chains(x, log_prob, grad), before, after, steps, tuned, generator, max_steps)
+        u = uniform(generator, chains)
+        old = chains.x, chains.log_prob, chains.grad
+        *now, energy, error, accept_prob, diverging = decide(*old, x, log_prob, grad, before, after, u)
+        return Chains(*now), {
+            "lp": now[1],
+            "energy": energy,
+            "energy_error": error,
+            "acceptance_rate": accept_prob,
+            "diverging": diverging,
+            "n_steps": torch.full_like(u, steps, dtype=torch.int32),
+            "tree_depth": torch.full_like(u, math.ceil(math.log2(steps + 1)), dtype=torch.int32),
+            "reached_max_treedepth": torch.full_like(u, steps >= most, dtype=torch.bool),
+            "step_size": torch.full_like(u, tuned.step_size),
+        }
 
     return transition
 
 
-def metropolis(
-    old: Chains,
-    new: Chains,
-    before: Tensor,
-    after: Tensor,
-    steps: int,
-    tuned: Tuned,
-    generator: torch.Generator,
-    limit: int,
-) -> tuple[Chains, dict[str, Tensor]]:
-    """Accept each chain's proposal with probability min(1, exp(before - after))."""
-    error = torch.where(after.isfinite(), after - before, torch.inf)
+def metropolis(_: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Accept each chain's proposal with probability min(1, exp(before - after)).
+
+    tensors: x, log density and gradient of the old and of the new point, both energies, and uniform numbers.
+    Returns: the three of the chains now, then lp's companions energy, energy_error, acceptance_rate, diverging.
+    """
+    x, log_prob, grad, new_x, new_log_prob, new_grad, before, after, u = tensors
+    error = torch.where(after.isfinite(), after - before, torch.inf)  # (C,)
     accept_prob = (-error).exp().clamp(max=1.0)
-    accept = uniform(generator, old) < accept_prob
-    keep = accept[:, None]
-    chains = Chains(
-        torch.where(keep, new.x, old.x),
-        torch.where(accept, new.log_prob, old.log_prob),
-        torch.where(keep, new.grad, old.grad),
+    accept = u < accept_prob
+    return (
+        torch.where(accept[:, None], new_x, x),
+        torch.where(accept, new_log_prob, log_prob),
+        torch.where(accept[:, None], new_grad, grad),
+        torch.where(accept, after, before),
+        torch.where(accept, error, 0.0),
+        accept_prob,
+        error > DIVERGED,
     )
-    return chains, {
-        "lp": chains.log_prob,
-        "energy": torch.where(accept, after, before),
-        "energy_error": torch.where(accept, error, 0.0),
-        "acceptance_rate": accept_prob,
-        "diverging": error > DIVERGED,
-        "n_steps": torch.full_like(error, steps, dtype=torch.int32),
-        "tree_depth": torch.full_like(error, math.ceil(math.log2(steps + 1)), dtype=torch.int32),
-        "reached_max_treedepth": torch.full_like(error, steps >= limit, dtype=torch.bool),
-        "step_size": torch.full_like(error, tuned.step_size),
-    }
