@@ -1,0 +1,237 @@
+"""Stochastic variational inference: the guide that is nearest to the posterior, by ascending the ELBO."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from inference._ascent import Ascent
+from inference._checkpoint import Checkpoint
+from inference._flow import Flow
+from inference._guides import FullRank, Guide, LowRank, MeanField
+from inference._learned import Untouched, in_store
+from inference._objective import AUTOMATIC, Objective, Survey
+from inference._plateau import Plateau
+from inference._psis import psis
+from inference._training import Training
+from inference.base import Draws, Fit, Unsupported, fresh, joint
+from inference.density import Density
+from ppmodels.base import Data, HasGuide, Model
+
+
+def fit(
+    model: Any,
+    *args: Any,
+    guide: Any = None,
+    num_steps: int = 10_000,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    num_particles: int | None = None,
+    num_restarts: int | None = None,
+    num_samples: int = 1000,
+    tol: float = 1e-5,
+    patience: int = 2,
+    seed: int = 0,
+    compile: bool | str = "auto",
+    progress_bar: bool = False,
+    checkpoint: str | Path | None = None,
+    **kwargs: Any,
+) -> Fit:
+    """Fit a guide to the posterior, and with it whatever the model learns; independent draws as chain 1.
+
+    guide: "hand" is the model's own, and the default where it has one; "mean-field" is the default else,
+        "full-rank", "low-rank" and "flow" are the others by name; or any Pyro guide, or a class of
+        `pyro.infer.autoguide`. A model without latents needs none: its likelihood is maximised.
+    num_steps: steps at most; the climb ends earlier once the ELBO stands still at every learning rate.
+    lr: first learning rate; 0.1 posterior standard deviations for a guide by name, else 0.01.
+    batch_size: rows a step, without replacement within an epoch, scaled up to the whole set.
+    num_particles: draws a step, 16 for a guide by name, else 1. num_restarts: 4 and 1; the highest ELBO wins.
+    tol, patience: a window of steps gains nothing when its mean ELBO rises by less than tol (1 + |ELBO|),
+        or less than two standard errors; after `patience` such windows lr falls by sqrt(10), five times.
+    compile: True, False or "auto", for guides by name.
+    checkpoint: a file to go on from, if it is there, and to write to; the result is the same to the bit.
+
+    Returns: a Fit with trace `elbo` and info `converged`, `message`, `guide`, `elbo`, `elbo_se`, `khat`,
+        `learned`. What was learned is in `state["parameters"]` by name.
+    Raises: Unsupported where model and guide do not go together; FloatingPointError for a NaN loss.
+    """
+    options = Options(guide, num_steps, lr, batch_size, num_particles, num_restarts, num_samples, tol, patience)
+    options.refuse(model, args)
+    run = Run(model, args, kwargs, options, seed, compile, Path(checkpoint) if checkpoint else None, progress_bar)
+    return run.fit()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for."""
+
+    guide: Any
+    num_steps: int
+    lr: float | None
+    batch_size: int | None
+    num_particles: int | None
+    num_restarts: int | None
+    num_samples: int
+    tol: float
+    patience: int
+
+    def refuse(self, model: Any, args: tuple[Any, ...]) -> None:
+        """Raise where the options cannot be, by themselves or with this model."""
+        counts = ("num_steps", "batch_size", "num_particles", "num_restarts", "num_samples", "patience")
+        for name in counts:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; it is {getattr(self, name)}")
+        if isinstance(self.guide, str) and self.guide not in ("hand", *AUTOMATIC):
+            raise ValueError(f"no guide is called {self.guide!r}; there are: hand, {', '.join(AUTOMATIC)}")
+        if self.guide == "hand" and not isinstance(model, HasGuide):
+            raise Unsupported(f"{getattr(model, '__name__', type(model).__name__)} has no guide of its own")
+        if self.batch_size is not None and not (isinstance(model, Model) and isinstance(args[0], Data)):
+            raise Unsupported("batch_size takes rows of a `Data`; a plain program sub-samples its own plate")
+
+    def name(self, model: Any, survey: Survey) -> str:
+        """The guide's name; raise where the model cannot have it."""
+        if not (survey.latent or survey.discrete or survey.endless or survey.learned):
+            raise Unsupported("the model has no latent site and no parameter; there is nothing to infer")
+        if self.guide is not None and not isinstance(self.guide, str):
+            return getattr(self.guide, "__name__", type(self.guide).__name__)
+        if self.guide == "hand" or (self.guide is None and isinstance(model, HasGuide)):
+            return "hand"
+        if survey.endless:
+            raise Unsupported(f"site {survey.endless[0]!r} is discrete without end; it needs a guide by hand")
+        if not survey.latent:
+            return "none"
+        if self.batch_size is not None and survey.row_latent:
+            raise Unsupported(f"site {survey.row_latent[0]!r} has a value a row; minibatches need a guide by hand")
+        return self.guide or "mean-field"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of `fit`."""
+
+    model: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: Options
+    seed: int
+    compile: bool | str
+    checkpoint: Path | None
+    progress_bar: bool
+
+    def fit(self) -> Fit:
+        began, o = time.perf_counter(), self.options
+        with Progress(disable=not self.progress_bar) as bar:
+            with fresh((self.model, o.guide), self.args, self.kwargs, seed=self.seed) as (own, _):
+                survey = Survey.of(joint(own, self.args, self.kwargs), self.args, self.kwargs)
+                name = o.name(own, survey)
+                by_density = name in AUTOMATIC and not survey.learned and not survey.random_rows
+                best = self._on_density(own, name, bar) if by_density and o.batch_size is None else None
+            if best is None:
+                best = max((self._on_program(name, survey, r, bar) for r in range(o.num_restarts or 1)), key=_elbo)
+        options = {k: v for k, v in asdict(replace(o, guide=None)).items() if v is not None}
+        info = {**options, **best.info, "guide": name, "seed": self.seed, "seconds": time.perf_counter() - began}
+        return replace(best, info=info)
+
+    def _on_density(self, own: Any, name: str, bar: Progress) -> Fit:
+        """A guide by name, on the flat density."""
+        o = self.options
+        density = Density.of(joint(own, self.args, self.kwargs), self.args, self.kwargs)
+        guide, restarts, particles = flat_guide(name, density.dim), o.num_restarts or 4, o.num_particles or 16
+        saved = self._checkpoint(guide=name, dim=density.dim, restarts=restarts, particles=particles)
+        plateau, lr = Plateau(o.tol, o.patience), o.lr or 0.1
+        ascent = Ascent(density, guide, restarts, particles, o.num_steps, lr, plateau, self.compile, saved)
+        ascent.on_window = _shown(bar, o.num_steps)
+        result = ascent.run()
+        best = int(result.last.argmax())
+        with torch.no_grad():
+            x, log_q, log_p = result.draw(guide, best, o.num_samples)
+            draws = {site: value[None] for site, value in density.constrain(x).items()}
+        info = _accuracy(log_p - log_q) | _ending(plateau, len(result.elbo))
+        info |= {"restarts": result.last.tolist(), "executor": result.batched.executor, "learned": []}
+        state = {"phi": result.phi[best]}
+        return self._answer(own, draws, result.elbo[:, best], info, state)
+
+    def _on_program(self, name: str, survey: Survey, restart: int, bar: Progress) -> Fit:
+        """Any guide and any parameters, by Pyro's own estimators of the gradient."""
+        o, seed = self.options, self.seed + 7919 * restart
+        with fresh((self.model, o.guide), self.args, self.kwargs, seed=seed) as (own, guide):
+            with nullcontext() if own is not self.model else Untouched():
+                guide = guide if callable(guide) else name
+                particles = o.num_particles or 1
+                objective = Objective.of(own, self.args, self.kwargs, guide, survey, particles)
+                training = self._training(name, restart, bar)
+                training.run(objective.loss, lambda: dict(pyro.get_param_store().named_parameters()))
+                parameters = in_store()
+                draws, info = self._draws(objective, survey, parameters)
+            info |= _ending(training.plateau, len(training.elbo))
+            info["learned"] = sorted(parameters)
+            return self._answer(own, draws, torch.tensor(training.elbo), info, {"parameters": parameters})
+
+    def _training(self, name: str, restart: int, bar: Progress) -> Training:
+        o, rows = self.options, self.args[0].rows if self.args and isinstance(self.args[0], Data) else 0
+        saved = self._checkpoint(restart, guide=name, rows=rows, batch_size=o.batch_size, start=restart)
+        return Training(
+            o.num_steps, o.lr or 0.01, Plateau(o.tol, o.patience), rows, o.batch_size, seed=self.seed,
+            checkpoint=saved, callbacks=[_shown(bar, o.num_steps)],
+        )  # fmt: skip
+
+    def _draws(self, objective: Objective, survey: Survey, parameters: Draws) -> tuple[Draws, dict[str, Any]]:
+        """Draws of the guide; the parameters themselves, as one draw, where nothing is latent."""
+        if objective.latent:
+            draws, log_ratio = objective.draw(self.options.num_samples, (*objective.latent, *survey.computed))
+            return {name: value[None] for name, value in draws.items()}, _accuracy(log_ratio)
+        with torch.no_grad():
+            elbo = -float(objective.loss(None))
+        own = {name: value[None, None] for name, value in parameters.items() if "$$$" not in name}
+        return own, {"elbo": elbo, "elbo_se": 0.0}
+
+    def _checkpoint(self, restart: int = 0, **run: Any) -> Checkpoint | None:
+        if self.checkpoint is None:
+            return None
+        o = self.options
+        run |= {"seed": self.seed, "lr": o.lr, "tol": o.tol, "patience": o.patience}
+        path = self.checkpoint.with_name(f"{self.checkpoint.name}.{restart}") if restart else self.checkpoint
+        return Checkpoint(path, run)
+
+    def _answer(self, own: Any, draws: Draws, elbo: Tensor, info: dict[str, Any], state: Any) -> Fit:
+        return Fit(own, self.args, self.kwargs, "svi", draws, {"elbo": elbo}, info=info, state=state)
+
+
+def flat_guide(name: str, dim: int) -> Guide:
+    """Return the guide of this name over `dim` unconstrained coordinates."""
+    if name == "flow" and dim < 2:
+        raise Unsupported("a flow needs at least two coordinates; use full-rank")
+    if name == "low-rank":
+        return LowRank(dim, max(1, round(math.sqrt(dim))))
+    return {"mean-field": MeanField, "full-rank": FullRank, "flow": Flow}[name](dim)
+
+
+def _accuracy(log_ratio: Tensor) -> dict[str, float]:
+    """The ELBO with its Monte-Carlo error, and how far importance weights can be trusted."""
+    number = len(log_ratio)
+    error = float(log_ratio.std()) / math.sqrt(number) if number > 1 else math.nan
+    found = {"elbo": float(log_ratio.mean()), "elbo_se": error}
+    return found | ({"khat": psis(log_ratio)[1]} if number >= 25 else {})
+
+
+def _ending(plateau: Plateau, steps: int) -> dict[str, Any]:
+    return {"converged": plateau.converged, "message": plateau.message(), "steps": steps}
+
+
+def _elbo(fit: Fit) -> float:
+    elbo = fit.info["elbo"]
+    return elbo if math.isfinite(elbo) else -math.inf
+
+
+def _shown(bar: Progress, num_steps: int) -> Callable[[int, float], None]:
+    """A callback that moves the progress bar."""
+    task = bar.add_task("svi", total=num_steps)
+    return lambda step, elbo: bar.update(task, completed=step, description=f"svi, ELBO {elbo:.4g}")
