@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from inference.density.small_matrices import cholesky_rule, solve_rule
+from inference.density.small_matrices import LARGEST, cholesky_rule, solve_rule
 
 aten = torch.ops.aten
+SMALL_PRODUCT = LARGEST**3  # multiplications up to which a matrix product is written out
 
 
 def batch_last(module: fx.GraphModule, width: int) -> Callable[..., Any]:
@@ -179,17 +180,25 @@ def _joined(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
 def _matrix_vector(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
     """One matrix for all chains: C products in one."""
     matrix, vector = flags[0]
-    return aten.mm.default(args[0], args[1]) if vector and not matrix else NotImplemented
+    a, b = args
+    if vector and not matrix:
+        return aten.mm.default(a, b)
+    if a.shape[0] * a.shape[1] > SMALL_PRODUCT:
+        return NotImplemented
+    return (a * (b if vector else b[:, None])[None]).sum(1)  # (n, k, C) * (1, k, C) -> (n, C)
 
 
 def _matrix_matrix(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
-    """A fixed matrix on the left meets the chains' columns side by side."""
+    """A fixed matrix on the left meets the chains' columns side by side; small matrices are written out."""
     left, right = flags[0]
-    if left or not right:
+    a, b = args
+    if right and not left:
+        inner, columns, chains = b.shape
+        return aten.mm.default(a, b.reshape(inner, columns * chains)).reshape(len(a), columns, chains)
+    if a.shape[0] * a.shape[1] * b.shape[1] > SMALL_PRODUCT:
         return NotImplemented
-    inner, columns, chains = args[1].shape
-    product = aten.mm.default(args[0], args[1].reshape(inner, columns * chains))
-    return product.reshape(args[0].shape[0], columns, chains)
+    b = b if right else b[..., None]
+    return (a[:, :, None] * b[None]).sum(1)  # (n, k, 1, C) * (1, k, m, C) -> (n, m, C)
 
 
 def _slice_backward(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:

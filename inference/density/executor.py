@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,10 @@ class Batched:
         """The same, without the compiler: for the few calls that are not worth one."""
         return self._evaluate(chains_innermost(x), *self._constants)
 
+    def replayed(self) -> "Batched":
+        """The same by the traced graph, for calls too few to compile this function alone."""
+        return replace(self, executor="graph") if self.executor == "inductor" else self
+
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return step(*tensors) = function(value_and_grad, *tensors), one compiled graph where there is a compiler.
 
@@ -68,7 +72,8 @@ class Batched:
         try:
             with torch.no_grad():
                 if key not in self._shared:
-                    graph = trace(whole, tensors, self._constants)
+                    apart = [tensor.detach() for tensor in tensors]  # one tensor given twice is two inputs
+                    graph = trace(whole, apart, self._constants)
                     example = [*tensors, *graph.fixed(*self._constants)]
                     self._shared[key] = graph.fixed, compile_graph(graph.varying, example)
                 fixed, compiled = self._shared[key]

@@ -5,9 +5,11 @@ import logging
 import torch
 from torch import Tensor
 
-from inference._pathfinder import Approximation, approximate
+from inference._normals import Normals
+from inference._pathfinder import approximate
 from inference.density import Batched, Density
-from inference.mcmc.chains import Chains, Tuned
+from inference.density.executor import chains_innermost
+from inference.mcmc.chains import Chains, Tuned, normal
 from inference.mcmc.metric import DENSE_UP_TO, Metric
 from inference.mcmc.plan import Plan
 
@@ -22,7 +24,7 @@ def start(density: Density, batched: Batched, plan: Plan, generator: torch.Gener
     chains = batched.chains
     x, metric, spent = None, _unit(density), 0
     if plan.init == "pathfinder":
-        x, metric, spent = _from_pathfinder(density, chains, generator)
+        x, metric, spent = _from_pathfinder(density, batched, generator)
     if x is None:
         x = density.start(chains, generator)
     x = _finite(batched, x, generator)
@@ -30,33 +32,40 @@ def start(density: Density, batched: Batched, plan: Plan, generator: torch.Gener
     return Chains(x, log_prob, grad), Tuned(0.5 if metric is not None else 0.1, LENGTH, metric), spent
 
 
-def _from_pathfinder(density: Density, chains: int, generator: torch.Generator) -> tuple[Tensor | None, Metric, int]:
+def _from_pathfinder(
+    density: Density, batched: Batched, generator: torch.Generator
+) -> tuple[Tensor | None, Metric, int]:
     """Draws of the paths' Gaussians, each path as often as its ELBO earns, and the best path's covariance."""
-    paths = min(PATHS, chains)
+    paths, wide = min(PATHS, batched.chains), batched.replayed()
     narrow = density.batched(paths, compile=False)
-    found = approximate(narrow, density.start(paths, generator), generator, num_draws=max(1, chains))
+    found = approximate(narrow, density.start(paths, generator), generator, wide=wide, num_draws=1)
     elbo = found.elbo.nan_to_num(nan=-torch.inf)
     if not elbo.isfinite().any():
         log.info("Pathfinder found no Gaussian; chains start uniformly")
         return None, _unit(density), 0
-    weights = elbo.softmax(0)
-    path = torch.multinomial(weights, chains, replacement=True, generator=generator)
-    x = found.draws[path, torch.arange(chains)]
-    return x.mT.contiguous().mT, _covariance(found, int(elbo.argmax()), density.dim), 0
+    path = torch.multinomial(elbo.softmax(0), batched.chains, replacement=True, generator=generator)
+    u = normal((batched.chains, density.dim), generator, elbo)
+    x = found.normals[path].transform(u[:, None])[:, 0]
+    return (
+        chains_innermost(x),
+        _metric(found.normals[int(elbo.argmax())], density.dim),
+        paths * found.ascent.evaluations,
+    )
 
 
-def _covariance(found: Approximation, best: int, dim: int) -> Metric:
+def _metric(best: Normals, dim: int) -> Metric:
     """The best path's Gaussian as a metric."""
-    draws = found.draws[best]
-    if dim > DENSE_UP_TO or len(draws) < 4 * dim:
-        return Metric(_first_scale(draws))
-    covariance = torch.cov(draws.T).reshape(dim, dim)
-    factor, failed = torch.linalg.cholesky_ex(covariance + 1e-9 * torch.diag(covariance.diagonal()))
-    return Metric(_first_scale(draws) if failed else factor)
+    if dim > DENSE_UP_TO:
+        return Metric(_scale(best))
+    factor, failed = torch.linalg.cholesky_ex(best.covariance())
+    return Metric(torch.diag(_scale(best)) if failed else factor)
 
 
-def _first_scale(draws: Tensor) -> Tensor:
-    return draws.std(0).clamp(min=1e-8)
+def _scale(normal: Normals) -> Tensor:
+    """Standard deviations, (dim,), without the covariance matrix."""
+    inner = normal.factor @ normal.factor.mT - torch.eye(normal.factor.shape[-1])
+    variance = 1.0 + ((normal.basis @ inner) * normal.basis).sum(-1)
+    return normal.scale * variance.clamp(min=1e-12).sqrt()
 
 
 def _unit(density: Density) -> Metric:
