@@ -1,0 +1,1 @@
+"""Associative memories: binary, dense and modern Hopfield networks, and the Boltzmann machine."""
