@@ -1,6 +1,6 @@
 """Is the answer to be trusted, what to do next if not, and how several answers compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,7 +22,9 @@ __all__ = [
     "Calibration",
     "Diagnosis",
     "Finding",
+    "cells",
     "diagnose",
+    "named",
     "render",
     "simulation_based_calibration",
     "summary",
@@ -106,7 +108,8 @@ def table(fits: Mapping[str, Fit] | Sequence[Fit], **options: Any) -> pd.DataFra
     options: those of `summary`.
 
     Returns: index (quantity, method); columns mean, sd, both ends of the interval, ess_bulk, ess_tail,
-        r_hat, seconds. What a method cannot have (the sd of a point, the R-hat of one chain) is missing.
+        r_hat, seconds. What a method cannot have (the sd of a point, the R-hat of one chain) is missing;
+        the second of two equal elements, as in a symmetric matrix, is left out.
     """
     tables = {}
     for name, fit in named(fits).items():
@@ -117,6 +120,7 @@ def table(fits: Mapping[str, Fit] | Sequence[Fit], **options: Any) -> pd.DataFra
             one["r_hat"] = float("nan")
         tables[name] = one.assign(seconds=float(fit.info.get("seconds", float("nan"))))
     order = list(dict.fromkeys(row for one in tables.values() for row in one.index))
+    order = [row for i, row in enumerate(order) if not _repeats(row, order[:i], tables.values())]
     whole = pd.concat(tables, names=["method", "quantity"]).swaplevel()
     rows = [(row, name) for row in order for name in tables if row in tables[name].index]
     return whole.loc[rows]
@@ -124,20 +128,25 @@ def table(fits: Mapping[str, Fit] | Sequence[Fit], **options: Any) -> pd.DataFra
 
 def render(comparison: pd.DataFrame, title: str | None = None) -> Table:
     """Return the comparison for a terminal, a block for each quantity."""
+    headings, rows = cells(comparison)
     shown = Table(title=title, box=None, pad_edge=False, header_style="bold")
-    shown.add_column("")
-    shown.add_column("method")
-    for column in comparison.columns:
-        shown.add_column(_heading(str(column)), justify="right")
-    before = None
-    for (quantity, method), row in comparison.iterrows():  # pyright: ignore[reportGeneralTypeIssues]
-        if before not in (None, quantity):
+    for i, heading in enumerate(headings):
+        shown.add_column(heading, justify="left" if i < 2 else "right")
+    for i, (quantity, *rest) in enumerate(rows):
+        if i and quantity:
             shown.add_section()
-        first = str(quantity) if quantity != before else ""
-        numbers = [_number(str(column), value) for column, value in row.items()]
-        shown.add_row(Text(first, "bold"), str(method), *numbers)
-        before = quantity
+        shown.add_row(Text(quantity, "bold"), *rest)
     return shown
+
+
+def cells(comparison: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return the comparison's headings and rows as words, a quantity named only in its first row."""
+    rows, before = [], None
+    for (quantity, method), row in zip(comparison.index.to_list(), comparison.to_dict("records"), strict=True):
+        numbers = [_number(str(column), value) for column, value in row.items()]
+        rows.append(["" if quantity == before else str(quantity), str(method), *numbers])
+        before = quantity
+    return ["", "method", *(_heading(str(column)) for column in comparison.columns)], rows
 
 
 def named(fits: Mapping[str, Fit] | Sequence[Fit]) -> dict[str, Fit]:
@@ -159,13 +168,22 @@ def _posterior(fit: Fit) -> xr.Dataset:
 def _is_independent(fit: Fit) -> bool:
     """Are the draws one chain of independent ones, as of an approximation?"""
     chains = next(iter(fit.draws.values())).shape[0] if fit.draws else 1
-    return chains == 1 and not fit.stats and "num_warmup" not in fit.info
+    moves = {"acceptance_rate", "diverging", "energy"} & set(fit.stats)
+    return chains == 1 and not moves and "num_warmup" not in fit.info
+
+
+def _repeats(row: str, before: Sequence[str], tables: Iterable[pd.DataFrame]) -> bool:
+    """Is this element the same as an earlier one of its site in every fit, as in a symmetric matrix?"""
+    site = row.partition("[")[0] + "["
+    found = [one for one in tables if row in one.index]
+    for other in (name for name in before if name.startswith(site)):
+        if all(other in one.index and one.loc[other].equals(one.loc[row]) for one in found):
+            return True
+    return False
 
 
 def _heading(column: str) -> str:
-    return {"ess_bulk": "ESS bulk", "ess_tail": "ESS tail", "r_hat": "R-hat"}.get(
-        column, column.replace("_", " ")
-    )
+    return {"ess_bulk": "ESS bulk", "ess_tail": "ESS tail", "r_hat": "R-hat"}.get(column, column.replace("_", " "))
 
 
 def _number(column: str, value: Any) -> str:
@@ -173,4 +191,5 @@ def _number(column: str, value: Any) -> str:
         return "-"
     if column.startswith("ess"):
         return f"{value:.0f}"
-    return f"{value:.3f}" if column in ("r_hat", "seconds") else f"{value:.4g}"
+    digits = {"r_hat": ".3f", "seconds": ".1f"}.get(column, ".4g")
+    return format(value, digits)

@@ -1,0 +1,190 @@
+"""Pictures of answers: each function returns a matplotlib Figure, and works without a screen."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from inference._ellipses import ellipses
+from inference._panels import PANELS, columns_of, density_of, elements_of, page
+from inference._ranks import rank_band, rank_difference
+from inference.base import Fit, Unsupported
+from inference.calibration import Calibration
+from inference.check import named, table
+from inference.datatree import to_datatree
+
+__all__ = ["calibration", "compare", "ellipses", "energy", "objective", "predictive", "ranks", "trace"]
+
+
+def trace(fit: Fit, var_names: Sequence[str] | None = None) -> Figure:
+    """Return each element's draws: their density, and their course, a colour a chain.
+
+    var_names: sites; by default all, as many elements as can be read.
+
+    Raises: Unsupported when there is one draw.
+    """
+    elements = list(elements_of(_posterior(fit, var_names)).items())
+    chains, draws = elements[0][1].shape
+    if draws < 2:
+        raise Unsupported(f"{fit.method} has one draw, which has no course")
+    rows = math.ceil(len(elements) / 2)
+    with page(rows, 4, width=11, height=1.2) as (figure, axes):
+        pairs = axes.reshape(-1, 2)
+        for (density, course), (name, values) in zip(pairs, elements, strict=False):
+            for chain, one in enumerate(values):
+                color = f"C{chain % 10}"
+                density.plot(*density_of(one), color=color, lw=1)
+                course.plot(one, color=color, lw=0.4, alpha=0.8)
+            density.set_title(name, loc="left")
+            density.set(yticks=[], ylabel="density")
+        for _, course in pairs[max(0, len(elements) - 2) : len(elements)]:
+            course.set_xlabel("draw")
+        figure.suptitle(f"{fit.method}: {chains} x {draws} draws", fontsize=11)
+    return figure
+
+
+def ranks(fit: Fit, var_names: Sequence[str] | None = None) -> Figure:
+    """Return each element's ranks by chain: the share of draws below a rank, less the rank.
+
+    Chains that agree stay in the grey band with 99% probability, all at once, were draws independent.
+
+    Raises: Unsupported for one chain, which has nothing to be ranked against.
+    Source: Sailynoja, Buerkner and Vehtari (2022), Statistics and Computing 32, for the bands' idea.
+    """
+    posterior = _posterior(fit, var_names)
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    if chains < 2 or draws < 4:
+        raise Unsupported(f"{fit.method} has {chains} chain of {draws} draws; ranks compare chains")
+    elements = elements_of(posterior)
+    grid, band = rank_band(chains, draws)
+    columns = min(4, len(elements))
+    rows = math.ceil(len(elements) / columns)
+    with page(rows, columns, width=2.6 * columns, height=1.6) as (figure, axes):
+        for i, (axis, (name, values)) in enumerate(zip(axes.flat, elements.items(), strict=False)):
+            axis.fill_between(grid, -band, band, color="0.88", lw=0)
+            for chain, difference in enumerate(rank_difference(values, grid)):
+                axis.plot(grid, difference, color=f"C{chain % 10}", lw=1)
+            axis.set(title=name, yticks=[0])
+            if i + columns >= len(elements):
+                axis.set_xlabel("rank, as a share")
+        figure.suptitle(f"{fit.method}: ranks of {chains} chains", fontsize=11)
+    return figure
+
+
+def objective(fits: Mapping[str, Fit] | Sequence[Fit]) -> Figure:
+    """Return what each optimiser climbed, against its steps; fits without such a trace are left out.
+
+    Raises: Unsupported when none has a trace.
+    """
+    climbed = {name: fit.trace for name, fit in named(fits).items() if fit.trace}
+    if not climbed:
+        raise Unsupported("no fit has a trace of an objective")
+    with page(1, len(climbed), width=3.6 * len(climbed), height=3) as (figure, axes):
+        for axis, (name, traces) in zip(axes[0], climbed.items(), strict=True):
+            low, high = math.inf, -math.inf
+            for i, (what, values) in enumerate(traces.items()):
+                y = values.double().numpy()
+                style = ("-", "--", "-.", ":")[i % 4]
+                axis.plot(np.arange(len(y)), y, style, label=what.replace("_", " "), lw=1.3)
+                finite = y[np.isfinite(y)]
+                low, high = min(low, float(np.quantile(finite, 0.1))), max(high, float(finite.max()))
+            margin = 0.08 * (high - low) or 1.0
+            axis.set(title=name, xlabel="step", ylabel="log density (nats)", ylim=(low - margin, high + margin))
+            axis.legend(loc="lower right")
+    return figure
+
+
+def energy(fit: Fit) -> Figure:
+    """Return the energies of the draws beside their changes: alike, where the momentum moves chains freely.
+
+    Raises: Unsupported when the method keeps no energy.
+    Source: Betancourt (2016), arXiv:1604.00695.
+    """
+    if "energy" not in fit.stats:
+        raise Unsupported(f"{fit.method} keeps no energy")
+    values = fit.stats["energy"].double().numpy()
+    with page(1, 1, width=5, height=3.2) as (figure, axes):
+        axis = axes[0][0]
+        for label, x in (("marginal", values - values.mean()), ("change from draw to draw", np.diff(values))):
+            grid, density = density_of(x.reshape(-1))
+            axis.fill_between(grid, density, alpha=0.35)
+            axis.plot(grid, density, label=label)
+        axis.set(title=f"{fit.method}: energy", xlabel="energy, less its mean (nats)", ylabel="density")
+        axis.legend()
+    return figure
+
+
+def predictive(fit: Fit, num_datasets: int = 50) -> Figure:
+    """Return the observed values' density, a panel a column, over those of data sets that the fit predicts."""
+    tree = to_datatree(fit, log_likelihood=False, prior=0, posterior_predictive=True)
+    panels = []
+    for name, observed in tree["observed_data"].data_vars.items():
+        drawn = tree["posterior_predictive"][str(name)].stack(sample=("chain", "draw"))
+        pick = np.linspace(0, drawn.sizes["sample"] - 1, min(num_datasets, drawn.sizes["sample"])).astype(int)
+        replicated = drawn.isel(sample=np.unique(pick)).transpose("sample", ...).to_numpy()
+        panels += columns_of(str(name), observed, replicated)
+    panels = panels[:PANELS]
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with page(rows, columns, width=3.8 * columns, height=2.8) as (figure, axes):
+        for axis, (name, values, replicated) in zip(axes.flat, panels, strict=False):
+            whole = bool((replicated == np.round(replicated)).all())
+            for i, one in enumerate(replicated):
+                axis.plot(*density_of(one, whole), color="C0", alpha=0.25, lw=0.7, label=None if i else "predicted")
+            axis.plot(*density_of(values, whole), color="black", lw=1.8, label="observed")
+            axis.set(xlabel=name, ylabel="share" if whole else "density")
+        legend = axes.flat[0].legend()
+        for handle in legend.legend_handles:
+            handle.set_alpha(1)
+        figure.suptitle(f"{fit.method}: posterior predictive check", fontsize=11)
+    return figure
+
+
+def compare(fits: Mapping[str, Fit] | Sequence[Fit], var_names: Sequence[str] | None = None) -> Figure:
+    """Return a panel a quantity: each fit's mean and 89% interval; a point has no interval."""
+    found = table(fits, var_names=var_names)
+    quantities = list(dict.fromkeys(found.index.get_level_values("quantity")))[:PANELS]
+    names = list(dict.fromkeys(found.index.get_level_values("method")))
+    ends = [c for c in found.columns if str(c).endswith(("_lb", "_ub"))]
+    columns = min(4, len(quantities))
+    rows = math.ceil(len(quantities) / columns)
+    with page(rows, columns, width=2.5 * columns + 1, height=0.6 + 0.22 * len(names)) as (figure, axes):
+        for i, (axis, quantity) in enumerate(zip(axes.flat, quantities, strict=False)):
+            one = found.loc[quantity]
+            for place, name in enumerate(names):
+                if name in one.index:
+                    low, high = (float(one.loc[name, end]) for end in ends)
+                    axis.plot([low, high], [place, place], color=f"C{place % 10}", lw=2)
+                    axis.plot(float(one.loc[name, "mean"]), place, "o", color=f"C{place % 10}", ms=5)
+            axis.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5), title=quantity)
+            axis.set_yticklabels(names if i % columns == 0 else [])
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+    return figure
+
+
+def calibration(result: Calibration) -> Figure:
+    """Return each quantity's ranks over the simulated data sets, with the 99% band of uniform ones."""
+    panels = [
+        (f"{name}{list(i) if i else ''}", value[(slice(None), *i)].numpy())
+        for name, value in result.ranks.items()
+        for i in np.ndindex(*value.shape[1:])
+    ][:PANELS]
+    columns = min(4, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    with page(rows, columns, width=2.8 * columns, height=2.2) as (figure, axes):
+        for axis, (name, values) in zip(axes.flat, panels, strict=False):
+            bins = max(2, min(20, len(values) // 5))
+            expected = len(values) / bins
+            axis.axhspan(expected - 2.58 * expected**0.5, expected + 2.58 * expected**0.5, color="0.88")
+            axis.hist(values, bins=bins, range=(-0.5, result.num_draws + 0.5))
+            axis.set(title=name, xlabel="rank of the truth", ylabel="data sets")
+    return figure
+
+
+def _posterior(fit: Fit, var_names: Sequence[str] | None) -> xr.Dataset:
+    tree = to_datatree(fit, log_likelihood=False, prior=0, posterior_predictive=False)
+    found = tree["posterior"].to_dataset()
+    return found[list(var_names)] if var_names else found
