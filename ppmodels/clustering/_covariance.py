@@ -45,7 +45,8 @@ def sample(family: Family, size: torch.Size, shape: Tensor, rate: Tensor) -> Ten
             normal = dist.Normal(torch.zeros_like(rate)[column], (2 * rate[column]).rsqrt()).to_event(1)
             theta["off_diagonal"] = pyro.sample("off_diagonal", normal, infer=dims("pair"))
     factor = whitening(theta, family, dim)
-    factor = factor.expand(components, *factor.shape[1:])
+    if family == "tied":
+        factor = torch.cat([factor] * components)  # not expanded: views of it must stay possible in a batch
     with plate:
         pyro.deterministic("covariance", covariance(factor, triangular), event_dim=2)
     return factor

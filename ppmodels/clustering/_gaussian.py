@@ -72,10 +72,12 @@ class ClusterNormal(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         loc, diagonal = self.loc - self.origin, self.factor.ndim == self.loc.ndim
-        features, natural = _features(value - self.origin, diagonal), _natural(loc, self.factor)[self.z]
+        # One-hot times parameters, not parameters[z]: the gradient of an index is a slow scatter.
+        chosen = (self.z[..., None] == torch.arange(len(loc), device=loc.device)).to(loc)  # (N, K) or (K, 1, K)
+        features, natural = _features(value - self.origin, diagonal), chosen @ _natural(loc, self.factor)
         for_all_rows = natural.shape[-2] == 1
         score = (natural @ features.mT)[..., 0, :] if for_all_rows else (natural * features).sum(-1)
-        return score + self._log_normaliser(loc)[self.z]
+        return score + chosen @ self._log_normaliser(loc)
 
     def _log_normaliser(self, loc: Tensor) -> Tensor:
         """Log density at the origin, (K,)."""
@@ -107,10 +109,8 @@ def _log_constant(factor: Tensor) -> Tensor:
 
 def _features(x: Tensor, diagonal: bool) -> Tensor:
     """The row and its squares, or its products of pairs, (N, P)."""
-    if diagonal:
-        return torch.cat([x, x.square()], -1)
-    i, j = torch.tril_indices(x.shape[-1], x.shape[-1], device=x.device)
-    return torch.cat([x, x[..., i] * x[..., j]], -1)
+    pairs = x.square() if diagonal else (x[..., :, None] * x[..., None, :]).flatten(-2)
+    return torch.cat([x, pairs], -1)
 
 
 def _natural(loc: Tensor, factor: Tensor) -> Tensor:
@@ -118,9 +118,7 @@ def _natural(loc: Tensor, factor: Tensor) -> Tensor:
     if factor.ndim == loc.ndim:
         return torch.cat([factor.square() * loc, -factor.square() / 2], -1)
     precision = factor.mT @ factor  # (K, D, D)
-    i, j = torch.tril_indices(loc.shape[-1], loc.shape[-1], device=loc.device)
-    halves = torch.where(i == j, 0.5, 1.0).to(loc)  # each pair stands twice in the matrix
-    return torch.cat([(precision @ loc[..., None])[..., 0], -precision[..., i, j] * halves], -1)
+    return torch.cat([(precision @ loc[..., None])[..., 0], -precision.flatten(-2) / 2], -1)
 
 
 def _rows(q: Tensor, x: Tensor) -> int:

@@ -352,7 +352,7 @@ def test_nothing_is_rows_by_components_by_columns(family, monkeypatch):
     assert em.elements <= n * components
     with Largest() as program:
         enumerated(model, theta, data)
-    assert program.elements <= n * max(components, dim * (dim + 3) // 2) < n * components * dim
+    assert program.elements <= n * max(components, dim * (dim + 1)) < n * components * dim
 
 
 @settings(max_examples=40, deadline=None)
