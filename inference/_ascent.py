@@ -78,7 +78,7 @@ class Ascent:
         with torch.no_grad():
             state, elbos = self._resumed() or (self._start(batched), [])
             clock.append(time.perf_counter())
-            step = batched.fuse(self._step)
+            step = batched.fuse(Step(self.guide))
             while sum(map(len, elbos)) < self.num_steps and not self.plateau.converged:
                 self._window(step, state, elbos)
         clock.append(time.perf_counter())
@@ -107,20 +107,6 @@ class Ascent:
         self.on_window(done + number, sum(finite) / len(finite))
         if self.checkpoint is not None and number == WINDOW:
             self._save(state, elbos)
-
-    def _step(self, density: Callable[[Tensor], Any], *tensors: Tensor) -> tuple[Tensor, ...]:
-        """phi, Adam's averages, noise, (first, second) corrections -> the same three, and the ELBO, (R,)."""
-        phi, first, second, noise, sizes = tensors
-        x, log_q = self.guide.draw(phi, noise)
-        log_p, grad = density(chains_innermost(x.flatten(0, 1)))
-        elbo = (log_p.reshape(log_q.shape) - log_q).mean(1)  # (R,)
-        ascent = self.guide.gradient(phi, noise, grad.reshape(x.shape))  # (R, size)
-        good = (elbo.isfinite() & ascent.isfinite().all(-1))[:, None]
-        ascent = torch.where(good, ascent, 0.0)
-        first = BETAS[0] * first + (1 - BETAS[0]) * ascent
-        second = BETAS[1] * second + (1 - BETAS[1]) * ascent.square()
-        step = sizes[0] * first / ((sizes[1] * second).sqrt() + 1e-8)
-        return torch.where(good, self.guide.retract(phi, step), phi), first, second, elbo
 
     def _start(self, batched: Batched) -> State:
         """The best independent normals for a fixed set of draws, by L-BFGS: near the mass, and its scale."""
@@ -168,3 +154,24 @@ class Ascent:
         return {name: tensors[name].to(torch.get_default_device()) for name in ("phi", "first", "second")}, [
             tensors["elbo"]
         ]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of Adam on the ELBO. Equal guides are equal steps, so that what was compiled serves the next fit."""
+
+    guide: Guide
+
+    def __call__(self, density: Callable[[Tensor], Any], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return, from phi, Adam's averages, noise, (first, second) corrections the same three, and the ELBO, (R,)."""
+        phi, first, second, noise, sizes = tensors
+        x, log_q = self.guide.draw(phi, noise)
+        log_p, grad = density(chains_innermost(x.flatten(0, 1)))
+        elbo = (log_p.reshape(log_q.shape) - log_q).mean(1)  # (R,)
+        ascent = self.guide.gradient(phi, noise, grad.reshape(x.shape))  # (R, size)
+        good = (elbo.isfinite() & ascent.isfinite().all(-1))[:, None]
+        ascent = torch.where(good, ascent, 0.0)
+        first = BETAS[0] * first + (1 - BETAS[0]) * ascent
+        second = BETAS[1] * second + (1 - BETAS[1]) * ascent.square()
+        step = sizes[0] * first / ((sizes[1] * second).sqrt() + 1e-8)
+        return torch.where(good, self.guide.retract(phi, step), phi), first, second, elbo
