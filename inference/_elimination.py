@@ -106,9 +106,7 @@ def shared_plates(component: Sequence[Factor]) -> tuple[str, ...]:
     return tuple(p for p in summed[0].plates if all(p in factor.plates for factor in summed))
 
 
-def log_sum(
-    factors: Sequence[Factor], target: Sequence[str], sizes: Mapping[str, int], extra: Any = ()
-) -> Tensor:
+def log_sum(factors: Sequence[Factor], target: Sequence[str], sizes: Mapping[str, int], extra: Any = ()) -> Tensor:
     """Return log sum_z of the product of the factors, by element of the target plates: (draws, *target).
 
     extra: further (plates, packed term) pairs, such as the probes of `marginals`.

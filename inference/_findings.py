@@ -105,9 +105,7 @@ def tree_depth(fit: Fit) -> Iterator[Finding]:
     rate = float(fit.stats["reached_max_treedepth"].double().mean())
     if rate > 0.01:
         advice = "raise max_tree_depth, or scale and rotate the parameters so that their sds are alike"
-        yield Finding(
-            "warning", "", rate, f"{rate:.0%} of the trajectories reach the greatest depth: {advice}"
-        )
+        yield Finding("warning", "", rate, f"{rate:.0%} of the trajectories reach the greatest depth: {advice}")
 
 
 def divergences(fit: Fit) -> Iterator[Finding]:
@@ -130,17 +128,9 @@ def divergences(fit: Fit) -> Iterator[Finding]:
 
 def identification(fit: Fit, posterior: xr.Dataset) -> Iterator[Finding]:
     """Yield a finding for each site whose posterior is far wider than its prior."""
-    sites = [
-        name
-        for name, value in fit.draws.items()
-        if value.is_floating_point() and value.shape[:2].numel() >= 50
-    ]
+    sites = [name for name, value in fit.draws.items() if value.is_floating_point() and value.shape[:2].numel() >= 50]
     try:
-        prior = (
-            prior_predictive(fit.model, *fit.args, num_samples=400, sites=sites, **fit.kwargs)
-            if sites
-            else {}
-        )
+        prior = prior_predictive(fit.model, *fit.args, num_samples=400, sites=sites, **fit.kwargs) if sites else {}
     except (Unsupported, RuntimeError, ValueError, KeyError):
         return  # an improper prior is wider than any posterior
     for name, before in prior.items():
@@ -161,14 +151,12 @@ def _disagreement(values: xr.DataArray, place: str, rhat: float) -> Finding:
     groups = _modes(_element(values, place))
     if groups:
         advice = "fix an order or a sign, or start the chains together; longer runs will not help"
-        return Finding(
-            level, place, rhat, f"R-hat {rhat:.2f}: chains sit in separate modes ({groups}): {advice}"
-        )
+        return Finding(level, place, rhat, f"R-hat {rhat:.3f}: chains sit in separate modes ({groups}): {advice}")
     return Finding(
         level,
         place,
         rhat,
-        f"R-hat {rhat:.2f} is above 1.01: chains have not mixed; warm up and sample longer",
+        f"R-hat {rhat:.3f} is above 1.01: chains have not mixed; warm up and sample longer",
     )
 
 

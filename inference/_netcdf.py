@@ -40,9 +40,7 @@ def write(fit: Fit, tree: xr.DataTree, path: Path) -> Path:
     return path
 
 
-def load(
-    path: str | Path, *, model: Any = None, args: tuple[Any, ...] | None = None, kwargs: Any = None
-) -> Fit:
+def load(path: str | Path, *, model: Any = None, args: tuple[Any, ...] | None = None, kwargs: Any = None) -> Fit:
     """Read a fit that `save` wrote: draws, statistics, traces, information and state as they were.
 
     model: the plain program that was fitted, or a model from outside the collection; a model of the
@@ -85,8 +83,7 @@ _GROUPS = {
 def _remainder(fit: Fit) -> dict[str, Any]:
     """What the groups do not hold, in plain containers."""
     dtypes = {
-        group: {name: value.dtype for name, value in getattr(fit, field).items()}
-        for group, field in _GROUPS.items()
+        group: {name: value.dtype for name, value in getattr(fit, field).items()} for group, field in _GROUPS.items()
     }
     return {
         "format": FORMAT,
@@ -159,9 +156,7 @@ def _model(described: dict[str, Any], given: Any, path: Path) -> Any:
     if given is not None:
         return given
     if described["name"] is None:
-        raise ValueError(
-            f"{path} holds a fit of {described['title']}, which must be given: load(path, model=...)"
-        )
+        raise ValueError(f"{path} holds a fit of {described['title']}, which must be given: load(path, model=...)")
     model = ppmodels.load(described["name"])(**described["fields"])
     for name, state in described["learned"].items():
         getattr(model, name).load_state_dict(state)

@@ -49,9 +49,7 @@ def flatten(draws: Named) -> tuple[Named, torch.Size]:
     return {name: value.reshape(-1, *value.shape[2:]) for name, value in draws.items()}, shape
 
 
-def _batched(
-    function: Callable[[Named], Named], draws: Named, expected: Named | None, randomness: str
-) -> Named | None:
+def _batched(function: Callable[[Named], Named], draws: Named, expected: Named | None, randomness: str) -> Named | None:
     """The function under vmap, or None where that fails or gives another answer than at one draw."""
     try:
         result = torch.vmap(function, randomness=randomness)(draws)

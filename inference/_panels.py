@@ -12,6 +12,7 @@ from arviz_stats.base.array import array_stats
 from matplotlib.figure import Figure
 
 PANELS = 24  # of one picture at most: more cannot be read
+CHAINS = 16  # shown at most, the first ones
 STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -35,9 +35,7 @@ def read_mcmc(mcmc: MCMC) -> Fit:
         info["step_size"] = float(kernel.step_size)
     model: Any = getattr(kernel, "model", None)
     info["name"] = getattr(model, "__name__", type(model).__name__)
-    return Fit(
-        model, mcmc._args or (), mcmc._kwargs or {}, "pyro_mcmc", dict(samples), {}, _stats(kept, mcmc), info
-    )
+    return Fit(model, mcmc._args or (), mcmc._kwargs or {}, "pyro_mcmc", dict(samples), {}, _stats(kept, mcmc), info)
 
 
 def _stats(kept: list[dict[str, Any]], mcmc: MCMC) -> dict[str, Tensor]:

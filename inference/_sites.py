@@ -29,9 +29,7 @@ class At(Messenger):
     redraw: also forget the values of observed sites, so that the program draws them anew.
     """
 
-    def __init__(
-        self, values: Mapping[str, Tensor], block: Blocks | None = None, *, redraw: bool = False
-    ) -> None:
+    def __init__(self, values: Mapping[str, Tensor], block: Blocks | None = None, *, redraw: bool = False) -> None:
         super().__init__()
         self.values, self.block, self.redraw = values, dict(block or {}), redraw
         self.sub_sampled: dict[str, tuple[int, int]] = {}

@@ -86,9 +86,7 @@ def simulation_based_calibration(
     return Calibration(ranks, num_draws, p_values, tree)
 
 
-def _simulated(
-    model: Any, args: Any, kwargs: Any, rows: int, seed: int
-) -> tuple[Any, Any, dict[str, Tensor]]:
+def _simulated(model: Any, args: Any, kwargs: Any, rows: int, seed: int) -> tuple[Any, Any, dict[str, Tensor]]:
     """What to fit, what to call it with, and the latents that made the data."""
     if isinstance(model, Model):
         data, truth = simulate(model, rows, seed)
@@ -109,9 +107,7 @@ def _simulated(
 def _thinned(fit: Fit, num_draws: int, seed: int) -> dict[str, Tensor]:
     draws, shape = flatten(fit.draws)
     if shape.numel() < num_draws:
-        raise Unsupported(
-            f"{fit.method} gave {shape.numel()} draws; the truth is to be ranked among {num_draws}"
-        )
+        raise Unsupported(f"{fit.method} gave {shape.numel()} draws; the truth is to be ranked among {num_draws}")
     index = torch.linspace(0, shape.numel() - 1, num_draws).round().long()
     return {name: value[index] for name, value in draws.items()}
 

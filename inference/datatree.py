@@ -148,9 +148,7 @@ def _predicted(fit: Fit, axes: Axes, seed: int) -> dict[str, xr.Dataset]:
 
 def _program(fit: Fit) -> Program:
     if fit.model is None:
-        raise Unsupported(
-            "the sampler was given a potential function and no program, so nothing can be replayed"
-        )
+        raise Unsupported("the sampler was given a potential function and no program, so nothing can be replayed")
     first = {name: value[0] for name, value in flatten(fit.draws)[0].items()}
     with fresh(fit.model, fit.args, fit.kwargs) as model, torch.no_grad():
         return Program.read(joint(model, fit.args, fit.kwargs), fit.args, fit.kwargs, first)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from inference._ellipses import ellipses
-from inference._panels import PANELS, columns_of, density_of, elements_of, page
+from inference._panels import CHAINS, PANELS, columns_of, density_of, elements_of, page
 from inference._ranks import rank_band, rank_difference
 from inference.base import Fit, Unsupported
 from inference.calibration import Calibration
@@ -42,7 +42,7 @@ def trace(fit: Fit, var_names: Sequence[str] | None = None) -> Figure:
             density.set(yticks=[], ylabel="density")
         for _, course in pairs[max(0, len(elements) - 2) : len(elements)]:
             course.set_xlabel("draw")
-        figure.suptitle(f"{fit.method}: {chains} x {draws} draws", fontsize=11)
+        figure.suptitle(f"{fit.method}: {draws} draws of {chains} chains", fontsize=11)
     return figure
 
 
@@ -186,5 +186,5 @@ def calibration(result: Calibration) -> Figure:
 
 def _posterior(fit: Fit, var_names: Sequence[str] | None) -> xr.Dataset:
     tree = to_datatree(fit, log_likelihood=False, prior=0, posterior_predictive=False)
-    found = tree["posterior"].to_dataset()
+    found = tree["posterior"].to_dataset().isel(chain=slice(0, CHAINS))
     return found[list(var_names)] if var_names else found

@@ -75,9 +75,7 @@ def assignments(fit: Fit, *, average: bool = True, chunk: int | None = None) -> 
         for block in program.blocks():
             with torch.no_grad():
                 factors = Factors(program, block, {name: value[0] for name, value in draws.items()})
-            plates = {
-                f.name: tuple(factors.plate[p] for p in f.plates) for f in factors.factors if f.enumerated
-            }
+            plates = {f.name: tuple(factors.plate[p] for p in f.plates) for f in factors.factors if f.enumerated}
             if not plates:
                 raise Unsupported("the program has no discrete site that is summed out")
             parts: dict[str, list[Tensor]] = {name: [] for name in plates}

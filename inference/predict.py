@@ -54,9 +54,7 @@ def prior_predictive(
         program = Program.read(_story(own), args, kwargs, {}, redraw=True)
         for name, node in program.nodes.items():
             if _is_improper(node):
-                raise Unsupported(
-                    f"the prior cannot be drawn from: site {name!r} is a factor or is masked out"
-                )
+                raise Unsupported(f"the prior cannot be drawn from: site {name!r} is a factor or is masked out")
         number = {"": torch.zeros(num_samples)}
         return _sweep(program, number, list(sites or program.nodes), torch.Size([1, num_samples]), chunk)
 
@@ -78,9 +76,7 @@ def predict(fit: Fit, data: Data | None = None, *, seed: int = 0, chunk: int | N
     with fresh(fit.model, args, fit.kwargs, seed=seed) as own, torch.no_grad():
         first = {name: value[0] for name, value in draws.items()}
         program = Program.read(_story(own), args, fit.kwargs, first, redraw=True)
-        wanted = (
-            list(own.observed) if isinstance(own, Model) else Program.read(own, args, fit.kwargs, {}).observed
-        )
+        wanted = list(own.observed) if isinstance(own, Model) else Program.read(own, args, fit.kwargs, {}).observed
         return _sweep(program, draws, wanted, shape, chunk)
 
 

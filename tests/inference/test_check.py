@@ -117,9 +117,7 @@ def test_energy_and_depth_are_judged():
     assert "10% of the trajectories" in str(diagnose(of(loc, stats={"reached_max_treedepth": deep})))
 
 
-@pytest.mark.parametrize(
-    ("khat", "level"), [(0.3, None), (0.8, "warning"), (1.4, "error"), (math.nan, "error")]
-)
+@pytest.mark.parametrize(("khat", "level"), [(0.3, None), (0.8, "warning"), (1.4, "error"), (math.nan, "error")])
 def test_khat_is_judged(khat, level):
     found = diagnose(of(exact_draws(Y, (1, 1000)), "svi", info={"khat": khat})).findings
     assert [f.level for f in found] == ([level] if level else [])

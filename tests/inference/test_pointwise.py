@@ -140,11 +140,7 @@ def test_rows_coupled_by_a_discrete_site_have_one_value():
     y, draws = torch.randn(6), {"loc": torch.randn(2, 3)}
     fit = Fit(coupled, (y,), {}, "hand", draws)
     result = pointwise(fit)
-    terms = (
-        dist.Normal(draws["loc"][..., None, None] + torch.tensor([0.0, 2.0])[:, None], 1.0)
-        .log_prob(y)
-        .sum(-1)
-    )
+    terms = dist.Normal(draws["loc"][..., None, None] + torch.tensor([0.0, 2.0])[:, None], 1.0).log_prob(y).sum(-1)
     terms = terms + torch.tensor([0.6, 0.4]).log()
     torch.testing.assert_close(result.log_likelihood["y"], terms.logsumexp(-1))
     torch.testing.assert_close(assignments(fit)["z"], terms.softmax(-1).mean((0, 1)))

@@ -28,9 +28,7 @@ class Mixture:
             loc = pyro.sample("loc", dist.Normal(torch.tensor(0.0), 5.0))
         slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
         with data.plate():
-            z = pyro.sample(
-                "z", dist.Categorical(torch.tensor([0.25, 0.75])), infer={"enumerate": "parallel"}
-            )
+            z = pyro.sample("z", dist.Categorical(torch.tensor([0.25, 0.75])), infer={"enumerate": "parallel"})
             pyro.sample("x", dist.Normal(loc[z] + slope * data.given["dose"], 0.1))
 
 
@@ -131,9 +129,7 @@ def test_assignments_recover_the_groups():
 def test_sub_sampled_rows_are_all_predicted_with_their_own_latents():
     y = torch.zeros(10, dtype=torch.float64)
     shift = torch.arange(10.0, dtype=torch.float64).expand(1, 5, 10)
-    drawn = predict(
-        Fit(local, (y,), {}, "hand", {"loc": torch.zeros(1, 5, dtype=torch.float64), "shift": shift})
-    )
+    drawn = predict(Fit(local, (y,), {}, "hand", {"loc": torch.zeros(1, 5, dtype=torch.float64), "shift": shift}))
     assert (drawn["y"] - shift).abs().max() < 0.1
     without = predict(Fit(local, (y,), {}, "hand", {"loc": torch.full((1, 5), 3.0, dtype=torch.float64)}))
     assert (without["y"] - 3).abs().max() < 0.2
