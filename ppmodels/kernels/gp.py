@@ -1,0 +1,76 @@
+"""Gaussian process regression: a smooth function of unknown scales, summed out."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ppmodels.base import Data, Theta, dims
+from ppmodels.kernels._marginal import Family, GaussianProcessMarginal
+from ppmodels.kernels.functions import RBF, Matern
+from ppmodels.kernels.ridge import KernelRidge
+
+
+@dataclass(frozen=True)
+class GaussianProcess:
+    r"""Gaussian process with one lengthscale a column; given its scales, its mean is kernel ridge regression.
+
+    .. math:: \ell_j \sim \mathrm{LN}(\log L, c^2),\; a \sim \mathrm{LN}(\log A, c^2),\;
+        s \sim \mathrm{LN}(\log S, c^2),\; y \sim N(0,\, a^2 k(x / \ell) + s^2 I)
+
+    with L, A, S, c = lengthscale, amplitude, noise, spread.
+
+    Latents:  lengthscale (D,), unit of x; amplitude (), noise (), unit of y. The function is summed out.
+    Given:    x (N, D).
+    Observed: y (N,).
+    Source:   Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, sections 2.2 and 5.4.
+    """
+
+    dim: int = 1
+    family: Family = "rbf"
+    lengthscale: float = 1.0
+    amplitude: float = 1.0
+    noise: float = 0.2
+    spread: float = 1.0
+    observed: ClassVar[tuple[str, ...]] = ("y",)
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if self.dim < 1:
+            raise ValueError(f"dim must be at least 1; it is {self.dim}")
+        if self.family not in get_args(Family):
+            raise ValueError(f"family must be one of {', '.join(get_args(Family))}; it is {self.family!r}")
+        for name in ("lengthscale", "amplitude", "noise", "spread"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite; it is {getattr(self, name)}")
+
+    def inputs(self, rows: int) -> dict[str, Tensor]:
+        """Points on a line through the origin."""
+        return {"x": torch.linspace(-2, 2, rows)[:, None].repeat(1, self.dim)}
+
+    def model(self, data: Data) -> None:
+        x = data.given["x"]
+        if x.shape[1:] != (self.dim,):
+            raise ValueError(f"x must be (rows, {self.dim}); it is {tuple(x.shape)}")
+        if data.index is not None:
+            raise ValueError("the rows of a Gaussian process depend on one another; it takes no minibatches")
+        with pyro.plate("columns", self.dim, dim=-1):
+            lengthscale = pyro.sample("lengthscale", self._scale(self.lengthscale))
+        amplitude = pyro.sample("amplitude", self._scale(self.amplitude))
+        noise = pyro.sample("noise", self._scale(self.noise))
+        pyro.sample("y", GaussianProcessMarginal(x, lengthscale, amplitude, noise, self.family), infer=dims("rows"))
+
+    def regression(self, theta: Theta, data: Data) -> KernelRidge:
+        """Return the function's posterior, mean and variance, at these scales; in units of amplitude for variance."""
+        widths = tuple(theta["lengthscale"].reshape(-1).tolist())
+        nu = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+        kernel = RBF(widths) if self.family == "rbf" else Matern(nu[self.family], widths)  # type: ignore[arg-type]
+        penalty = float((theta["noise"] / theta["amplitude"]).square())
+        return KernelRidge.fit(data.given["x"], data.observed["y"], kernel, penalty)
+
+    def _scale(self, median: float) -> dist.LogNormal:
+        return dist.LogNormal(torch.tensor(math.log(median)), self.spread)
