@@ -26,11 +26,13 @@ def compile_graph(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[
     inductor, so a later process compiles nothing. The graph is functional and free of autograd, so the
     inner compiler is enough; going through `torch.compile` would cost 15 microseconds more in each call.
     """
-    import torch._inductor.config as config  # two seconds to import: only when something is compiled
-    from torch._inductor.compile_fx import compile_fx_inner
-    from torch._inductor.decomposition import select_decomp_table
-    from torch._inductor.virtualized import V
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    with warnings.catch_warnings():  # two seconds to import: only when something is compiled
+        warnings.simplefilter("ignore")
+        import torch._inductor.config as config
+        from torch._inductor.compile_fx import compile_fx_inner
+        from torch._inductor.decomposition import select_decomp_table
+        from torch._inductor.virtualized import V
+        from torch._subclasses.fake_tensor import FakeTensorMode
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake = [mode.from_tensor(tensor) for tensor in inputs]

@@ -74,7 +74,7 @@ class Batched:
                 if key not in self._shared:
                     apart = [tensor.detach() for tensor in tensors]  # one tensor given twice is two inputs
                     graph = trace(whole, apart, self._constants)
-                    example = [*tensors, *graph.fixed(*self._constants)]
+                    example = [*apart, *graph.fixed(*self._constants)]
                     self._shared[key] = graph.fixed, compile_graph(graph.varying, example)
                 fixed, compiled = self._shared[key]
                 constants = fixed(*self._constants)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inference.base import Fit, Unsupported, fresh, joint
 from inference.density import Density
+from inference.mcmc import nutpie
 from inference.mcmc.plan import Plan, plan
 from inference.mcmc.run import Run, begin, sample
 from inference.mcmc.stop import Stop
@@ -50,7 +51,8 @@ def fit(
     checkpoint: a folder that keeps state and draws; the same call after a crash goes on where it was, and ends
     with bit-for-bit the same draws.
 
-    Raises: Unsupported when a discrete site cannot be summed out, or the model has parameters to learn.
+    Raises: Unsupported when a discrete site cannot be summed out, the model has parameters to learn, or the
+    kernel is nutpie and the package is not installed.
     """
     options = plan(
         seed=seed,
@@ -64,10 +66,14 @@ def fit(
         compile=compile,
         save_warmup=save_warmup,
     )
+    if kernel == "nutpie":
+        nutpie.refuse({"target_ess": target_ess, "timeout": timeout, "checkpoint": checkpoint})
     stop = Stop(target_ess, timeout)
     began = time.perf_counter()
     with fresh(model, args, kwargs, seed=seed) as own:
         density = Density.of(joint(own, args, kwargs), args, kwargs)
+        if kernel == "nutpie":
+            return nutpie.fit(own, args, kwargs, density, options, progress_bar)
         run = begin(density, options, checkpoint, progress_bar)
         sample(run, run.plan.num_samples, stop, progress_bar)
         return _answer(own, args, kwargs, run, time.perf_counter() - began, stop)

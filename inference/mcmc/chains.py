@@ -54,7 +54,7 @@ def leapfrog(value_and_grad: Any, x: Tensor, n: Tensor, whitened: Tensor, step: 
     return x, half + 0.5 * step * whitened, whitened, grad, log_prob
 
 
-def normal(shape: tuple[int, int], generator: torch.Generator, like: Tensor) -> Tensor:
+def normal(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     """Standard normal numbers, (C, dim), with the chains innermost in memory."""
     return torch.randn(shape[::-1], generator=generator, dtype=like.dtype, device=like.device).mT
 

@@ -4,6 +4,7 @@ Chains of one batch take the same number of leapfrog steps: nothing waits, and n
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,18 +19,21 @@ DIVERGED = 1000.0  # an energy error beyond which a trajectory has left the leve
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-def kernel(batched: Batched, generator: torch.Generator, plan: Plan) -> Kernel:
+def kernel(
+    batched: Batched, generator: torch.Generator, plan: Plan, observe: Callable[..., None] | None = None
+) -> Kernel:
     """Return the transition: fresh momenta, L leapfrog steps, one Metropolis test.
 
     L = ceil(u_t length / step_size), u_t on (0, 2) a golden-ratio sequence: low discrepancy instead of luck.
+    observe: is shown positions, proposals and final momenta, (C, dim), acceptance, (C,), and u_t of each turn.
 
     Source: Duane et al. (1987); jitter: Hoffman, Radul, Sountsov (2021), section 3.
     """
     step_once, decide, most = batched.fuse(leapfrog), batched.fuse(metropolis), 2**plan.max_tree_depth
 
     def transition(chains: Chains, tuned: Tuned, turn: int) -> tuple[Chains, dict[str, Tensor]]:
-        factor, share = tuned.metric.factor, 2 * ((turn + 1) * GOLDEN % 1.0)
-        steps = max(1, min(most, math.ceil(share * tuned.length / tuned.step_size)))
+        factor = tuned.metric.factor
+        steps, share = jittered(turn, tuned, most)
         step = torch.full_like(chains.log_prob, tuned.step_size)[:, None]
         n = normal(chains.x.shape, generator, chains.x)
         before = 0.5 * n.square().sum(1) - chains.log_prob  # (C,)
@@ -41,19 +45,41 @@ def kernel(batched: Batched, generator: torch.Generator, plan: Plan) -> Kernel:
         u = uniform(generator, chains)
         old = chains.x, chains.log_prob, chains.grad
         *now, energy, error, accept_prob, diverging = decide(*old, x, log_prob, grad, before, after, u)
-        return Chains(*now), {
-            "lp": now[1],
-            "energy": energy,
-            "energy_error": error,
-            "acceptance_rate": accept_prob,
-            "diverging": diverging,
-            "n_steps": torch.full_like(u, steps, dtype=torch.int32),
-            "tree_depth": torch.full_like(u, math.ceil(math.log2(steps + 1)), dtype=torch.int32),
-            "reached_max_treedepth": torch.full_like(u, steps >= most, dtype=torch.bool),
-            "step_size": torch.full_like(u, tuned.step_size),
-        }
+        if observe is not None:
+            observe(chains.x, x, n, accept_prob, share)
+        return Chains(*now), statistics(now[1], energy, error, accept_prob, diverging, steps, most, tuned)
 
     return transition
+
+
+def jittered(turn: int, tuned: Tuned, most: int) -> tuple[int, float]:
+    """How many steps this turn's trajectory takes, and its share u_t of the length."""
+    share = 2 * ((turn + 1) * GOLDEN % 1.0)
+    return max(1, min(most, math.ceil(share * tuned.length / tuned.step_size))), share
+
+
+def statistics(
+    log_prob: Tensor,
+    energy: Tensor,
+    error: Tensor,
+    accept_prob: Tensor,
+    diverging: Tensor,
+    steps: int,
+    most: int,
+    tuned: Tuned,
+) -> dict[str, Tensor]:
+    """What is reported of a transition of equal length for all chains, by ArviZ's names."""
+    return {
+        "lp": log_prob,
+        "energy": energy,
+        "energy_error": error,
+        "acceptance_rate": accept_prob,
+        "diverging": diverging,
+        "n_steps": torch.full_like(error, steps, dtype=torch.int32),
+        "tree_depth": torch.full_like(error, math.ceil(math.log2(steps + 1)), dtype=torch.int32),
+        "reached_max_treedepth": torch.full_like(error, steps >= most, dtype=torch.bool),
+        "step_size": torch.full_like(error, tuned.step_size),
+    }
 
 
 def metropolis(_: Any, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -11,6 +11,5 @@ from inference.mcmc.plan import Plan
 
 def make(plan: Plan, batched: Batched, generator: torch.Generator) -> Kernel:
     """Return the transition of the plan's kernel, from the file of that name."""
-    file = {"chees": "hmc"}.get(plan.kernel, plan.kernel)
-    module = importlib.import_module(f"inference.mcmc.{file}")
+    module = importlib.import_module(f"inference.mcmc.{plan.kernel}")
     return module.kernel(batched, generator, plan)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inference.base import Unsupported
 from inference.density import Density
 
 KERNELS = ("auto", "hmc", "chees", "nuts", "mams", "nutpie")
@@ -57,18 +56,16 @@ def plan(**options: Any) -> dict[str, Any]:
 def complete(options: dict[str, Any], density: Density) -> Plan:
     """Decide what was left open."""
     affordable = max(FEW, min(MANY, 2 ** ((BUDGET // max(density.cost, 1)).bit_length() - 1)))
-    chains = options["num_chains"] or affordable
+    alone = options["kernel"] == "nutpie"  # its chains run and adapt one by one
+    chains = options["num_chains"] or (FEW if alone else affordable)
     many = chains >= 32
     samples = options["num_samples"] or (500 if many else 1000)
-    together = max(chains, min(64, affordable))
+    together = chains if alone else max(chains, min(64, affordable))
     warmup = options["num_warmup"]
     if warmup is None:
         warmup = 250 if together >= 32 else 600
-    made = Plan(
-        **options | {"num_chains": chains, "num_samples": samples, "num_warmup": warmup, "warmup_chains": together}
-    )
+    decided = {"num_chains": chains, "num_samples": samples, "num_warmup": warmup, "warmup_chains": together}
+    made = Plan(**{**options, **decided})
     if made.kernel == "auto":
         made = replace(made, kernel="hmc")
-    if made.kernel == "nutpie":
-        raise Unsupported("kernel 'nutpie' is run by itself")
     return made

@@ -75,8 +75,9 @@ def warm_up(
     """Move the chains `turns` times and tune step size and metric on the way.
 
     The metric is learned anew from the last half of the turns so far, at turns that grow by half; the last
-    seventh of the turns only tunes the step.
+    seventh of the turns only tunes the step. A kernel that tunes more than that has `adapt(tuned) -> Tuned`.
     """
+    adapt = getattr(kernel, "adapt", None)
     step, window = StepSize(math.log(tuned.step_size), target), Window()
     next_metric = max(4, min(20, turns // 8))
     for turn in range(turns):
@@ -84,6 +85,7 @@ def warm_up(
         watch(turn, chains, stats, tuned)
         window.add(chains)
         tuned = tuned.with_step(step.update(harmonic(stats["acceptance_rate"])))
+        tuned = adapt(tuned) if adapt is not None else tuned
         if turn + 1 == next_metric and turn + 1 <= turns - turns // 7:
             draws, grads = window.pooled(max(2, (turn + 1) // 2))
             tuned = Tuned(tuned.step_size, tuned.length, learn(draws, grads))
