@@ -24,7 +24,8 @@ class GaussianProcess:
 
     with L, A, S, c = lengthscale, amplitude, noise, spread.
 
-    Latents:  lengthscale (D,), unit of x; amplitude (), noise (), unit of y. The function is summed out.
+    Latents:  lengthscale (D,), unit of x; amplitude (), unit of y; noise (), unit of y. The
+              function is summed out.
     Given:    x (N, D).
     Observed: y (N,).
     Source:   Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, sections 2.2 and 5.4.
@@ -65,7 +66,7 @@ class GaussianProcess:
         pyro.sample("y", GaussianProcessMarginal(x, lengthscale, amplitude, noise, self.family), infer=dims("rows"))
 
     def regression(self, theta: Theta, data: Data) -> KernelRidge:
-        """Return the function's posterior, mean and variance, at these scales; in units of amplitude for variance."""
+        """Return the function's posterior at these scales: its mean, and its variance over amplitude^2."""
         widths = tuple(theta["lengthscale"].reshape(-1).tolist())
         nu = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
         kernel = RBF(widths) if self.family == "rbf" else Matern(nu[self.family], widths)  # type: ignore[arg-type]

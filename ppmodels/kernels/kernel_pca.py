@@ -44,7 +44,7 @@ class KernelPCA:
         mean, centred = gram.mean(0), centre(gram)
         values, vectors = _leading(centred, components)
         total = float(centred.diagonal().sum())
-        kept = values > len(x) * torch.finfo(x.dtype).eps * max(float(gram.diagonal().abs().max()), 1e-300) * 10
+        kept = values > 10 * len(x) * torch.finfo(x.dtype).eps * gram.diagonal().max()  # the rest is rounding
         if not kept.any():
             raise ValueError("the rows are all the same point to this kernel; there are no components")
         if components is not None and kept.sum() < components:

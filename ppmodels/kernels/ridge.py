@@ -16,7 +16,8 @@ class KernelRidge:
 
     As a Gaussian process with noise variance lambda: f is the posterior mean, `variance` is f's.
 
-    x (N, D); alpha (N, M) or (N,); intercept c (M,) or (); factor: the Cholesky factor of K + lambda I, (N, N).
+    x (N, D); alpha (N, M) or (N,); intercept c (M,) or (), which was fitted when `centred`; factor: the Cholesky
+    factor of K + lambda I, (N, N).
     """
 
     kernel: Kernel
@@ -25,6 +26,7 @@ class KernelRidge:
     alpha: Tensor
     intercept: Tensor
     factor: Tensor
+    centred: bool = False
 
     @classmethod
     def fit(cls, x: Tensor, y: Tensor, kernel: Kernel, penalty: float, intercept: bool = False) -> "KernelRidge":
@@ -50,7 +52,7 @@ class KernelRidge:
             offset = solved.sum(0) / ones.sum()
             solved = solved - ones * offset
         shape = y.shape[1:]
-        return cls(kernel, penalty, x, solved.reshape(len(x), *shape), offset.reshape(shape), factor)
+        return cls(kernel, penalty, x, solved.reshape(len(x), *shape), offset.reshape(shape), factor, intercept)
 
     def predict(self, x: Tensor) -> Tensor:
         """Return f at x (n, D), (n,) or (n, M)."""
@@ -72,7 +74,7 @@ class KernelRidge:
         """
         inverse = torch.cholesky_inverse(self.factor)  # (N, N)
         diagonal = inverse.diagonal()
-        if bool((self.intercept != 0).any()):
+        if self.centred:
             row = inverse.sum(0)
             diagonal = diagonal - row.square() / row.sum()
         return self.alpha / diagonal.reshape(-1, *[1] * (self.alpha.ndim - 1))
