@@ -25,8 +25,7 @@ def log_partition(unary: Scores, pairwise: Scores) -> Any:
     forward = list(unary[0])
     for here in unary[1:]:
         forward = [
-            add(here[k], logsumexp(*(add(forward[j], pairwise[j][k]) for j in range(states))))
-            for k in range(states)
+            add(here[k], logsumexp(*(add(forward[j], pairwise[j][k]) for j in range(states)))) for k in range(states)
         ]
     return logsumexp(*forward)
 

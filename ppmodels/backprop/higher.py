@@ -12,9 +12,7 @@ def hessian(function: Callable[..., Any], *point: float) -> list[list[float]]:
     return derivatives(function, 2, *point)
 
 
-def hessian_vector(
-    function: Callable[..., Any], point: Sequence[float], vector: Sequence[float]
-) -> list[float]:
+def hessian_vector(function: Callable[..., Any], point: Sequence[float], vector: Sequence[float]) -> list[float]:
     """Return H vector for a fixed number of times the cost of the function: reverse mode over forward mode.
 
     Source: Pearlmutter (1994), Neural Computation 6.

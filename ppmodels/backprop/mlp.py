@@ -48,27 +48,17 @@ class MLP:
         """Return the likeliest class of each row."""
         return [max(range(len(row)), key=row.__getitem__) for row in self.logits(x)]
 
-    def step(
-        self, x: Sequence[Sequence[float]], classes: Sequence[int], lr: float, decay: float = 0.0
-    ) -> float:
+    def step(self, x: Sequence[Sequence[float]], classes: Sequence[int], lr: float, decay: float = 0.0) -> float:
         """Descend once along the gradient of the mean cross-entropy; return the loss before."""
         tape = Tape()
-        nodes: list[Layer] = [
-            ([tape.variables(*row) for row in w], tape.variables(*b)) for w, b in self.layers
-        ]
+        nodes: list[Layer] = [([tape.variables(*row) for row in w], tape.variables(*b)) for w, b in self.layers]
         rows = self.logits(x, nodes)
         loss = sum(cross_entropy(row, k) for row, k in zip(rows, classes, strict=True)) / len(rows)
         flat = [n for weight, bias in nodes for row in (*weight, bias) for n in row]
-        moved = iter(
-            [n.value - lr * (g + decay * n.value) for n, g in zip(flat, gradient(loss, flat), strict=True)]
-        )
-        self.layers = [
-            ([[next(moved) for _ in row] for row in w], [next(moved) for _ in b]) for w, b in self.layers
-        ]
+        moved = iter([n.value - lr * (g + decay * n.value) for n, g in zip(flat, gradient(loss, flat), strict=True)])
+        self.layers = [([[next(moved) for _ in row] for row in w], [next(moved) for _ in b]) for w, b in self.layers]
         return value_of(loss)
 
-    def fit(
-        self, x: Sequence[Sequence[float]], classes: Sequence[int], num_steps: int, lr: float
-    ) -> list[float]:
+    def fit(self, x: Sequence[Sequence[float]], classes: Sequence[int], num_steps: int, lr: float) -> list[float]:
         """Train by full-batch gradient descent; return the loss before every step."""
         return [self.step(x, classes, lr) for _ in range(num_steps)]

@@ -131,9 +131,7 @@ def _power_partial(i: int, a: Sequence[Any], z: Any) -> Any:
 add = Operation("add", lambda x, y: x + y, lambda i, a, z: 1.0, _one)
 subtract = Operation("subtract", lambda x, y: x - y, lambda i, a, z: -1.0 if i else 1.0, _one)
 multiply = Operation("multiply", lambda x, y: x * y, lambda i, a, z: a[1 - i], _one)
-divide = Operation(
-    "divide", lambda x, y: x / y, lambda i, a, z: -(z / a[1]) if i else divide(1.0, a[1]), _one
-)
+divide = Operation("divide", lambda x, y: x / y, lambda i, a, z: -(z / a[1]) if i else divide(1.0, a[1]), _one)
 negate = Operation("negate", lambda x: -x, lambda i, a, z: -1.0, lambda n: 0)
 power = Operation("power", math.pow, _power_partial, lambda n: 3)  # exp(y log x)
 exp = Operation("exp", math.exp, lambda i, a, z: z, _one)

@@ -31,9 +31,7 @@ class Node(Liftable):
     level = 1
     __slots__ = ("arguments", "index", "operation", "tape", "value")
 
-    def __init__(
-        self, tape: Tape, value: float, operation: Operation | None, arguments: Sequence[Any]
-    ) -> None:
+    def __init__(self, tape: Tape, value: float, operation: Operation | None, arguments: Sequence[Any]) -> None:
         self.tape, self.value, self.operation, self.arguments = tape, value, operation, tuple(arguments)
         self.index = len(tape.nodes)
         tape.nodes.append(self)

@@ -22,9 +22,7 @@ def random_output(seed):
     nodes = tape.variables(*(draw.gauss(0, 1) for _ in range(3)))
     while len(nodes) < 12:
         a, b = draw.choice(nodes), draw.choice(nodes)
-        nodes.append(
-            draw.choice([a * b, a + b, tanh(a), sigmoid(b), a - b]) if len(tape.nodes) < 12 else a * b
-        )
+        nodes.append(draw.choice([a * b, a + b, tanh(a), sigmoid(b), a - b]) if len(tape.nodes) < 12 else a * b)
     return nodes[:3], nodes[-1]
 
 
@@ -112,9 +110,7 @@ def test_symbolic_derivatives_are_right_and_swell_where_a_shared_graph_does_not(
 def test_symbols_cover_every_operation():
     x, y = Symbol("x"), Symbol("y")
     formula = exp(-x) * log(y) + x**y / sigmoid(x) - relu(x) + tanh(x * y)
-    _, slope = value_and_gradient(
-        lambda a, b: exp(-a) * log(b) + a**b / sigmoid(a) - relu(a) + tanh(a * b), 0.7, 1.3
-    )
+    _, slope = value_and_gradient(lambda a, b: exp(-a) * log(b) + a**b / sigmoid(a) - relu(a) + tanh(a * b), 0.7, 1.3)
     at = {x: 0.7, y: 1.3}
     assert [evaluate(differentiate(formula, v), at) for v in (x, y)] == pytest.approx(slope, abs=1e-12)
     with pytest.raises(ValueError, match="no value for y"):
@@ -158,9 +154,7 @@ def test_a_hidden_markov_models_log_z_is_its_log_likelihood():
     unary[0] += start.log()
     log_z, node, _ = marginals(unary.tolist(), move.log().tolist())
     paths = torch.cartesian_prod(*[torch.arange(2)] * 4)
-    joint = torch.stack(
-        [start[p[0]] * emit[p, torch.tensor(seen)].prod() * move[p[:-1], p[1:]].prod() for p in paths]
-    )
+    joint = torch.stack([start[p[0]] * emit[p, torch.tensor(seen)].prod() * move[p[:-1], p[1:]].prod() for p in paths])
     assert log_z == pytest.approx(float(joint.sum().log()), abs=1e-6)
     smoothed = torch.stack([(joint * (paths[:, t] == 1)).sum() / joint.sum() for t in range(4)])
     assert [row[1] for row in node] == pytest.approx(smoothed.tolist(), abs=1e-6)

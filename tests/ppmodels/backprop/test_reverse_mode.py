@@ -168,9 +168,7 @@ def test_forward_and_reverse_mode_are_transposes():
 
 def test_matrices_linear_layers_and_their_backward_pass():
     generator = torch.Generator().manual_seed(0)
-    x, w, b, delta = (
-        torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((5, 3), (4, 3), (4,), (5, 4))
-    )
+    x, w, b, delta = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((5, 3), (4, 3), (4,), (5, 4)))
     tape = Tape()
     nodes = [[tape.variables(*row) for row in m.tolist()] for m in (x, w)] + [tape.variables(*b.tolist())]
     y = linear(*nodes)
@@ -200,9 +198,7 @@ def test_hessian_by_one_reverse_pass_an_input():
         return torch.exp(y ** (-x) - torch.log(z)) + (y - z) ** 2 * torch.log(v)
 
     truth = torch.autograd.functional.hessian(torch_exercise, torch.tensor(POINT, dtype=torch.float64))
-    assert torch.allclose(
-        torch.tensor(hessian(exercise, *POINT), dtype=torch.float64), truth, rtol=0, atol=1e-10
-    )
+    assert torch.allclose(torch.tensor(hessian(exercise, *POINT), dtype=torch.float64), truth, rtol=0, atol=1e-10)
     v = [0.3, -1.0, 2.0, 0.5]
     product = truth @ torch.tensor(v, dtype=torch.float64)
     assert hessian_vector(exercise, POINT, v) == pytest.approx(product.tolist(), abs=1e-10)
@@ -258,12 +254,8 @@ def test_numerical_differences_have_their_orders_and_their_best_steps():
     def error(method, step):
         return float((torch.tensor(method(exercise, POINT, step), dtype=torch.float64) - truth).abs().max())
 
-    assert math.log10(error(forward_difference, 1e-3) / error(forward_difference, 1e-4)) == pytest.approx(
-        1, abs=0.1
-    )
-    assert math.log10(error(central_difference, 1e-2) / error(central_difference, 1e-3)) == pytest.approx(
-        2, abs=0.1
-    )
+    assert math.log10(error(forward_difference, 1e-3) / error(forward_difference, 1e-4)) == pytest.approx(1, abs=0.1)
+    assert math.log10(error(central_difference, 1e-2) / error(central_difference, 1e-3)) == pytest.approx(2, abs=0.1)
     steps = [10.0**-k for k in range(1, 14)]
     best = {m: min(steps, key=lambda h, m=m: error(m, h)) for m in (forward_difference, central_difference)}
     assert 1e-9 * 0.99 <= best[forward_difference] <= 1e-7 * 1.01
