@@ -66,7 +66,7 @@ def test_longer_training_reaches_the_sampling_floor(ring, seeded):
     torch.manual_seed(0)
     network = MLPDenoiser(2, 128, 4)
     denoiser = Denoiser(network, SCHEDULE)
-    train(network, lambda i, g: noise_loss(denoiser, data[i], generator=g), data, 6000, seeded, 2e-3)
+    train(network, lambda i, g: noise_loss(denoiser, data[i], generator=g), data, 2500, seeded, 2e-3)
     with torch.no_grad():
         drawn = sample(network, SCHEDULE, (4000, 2), num_inference_steps=25, generator=seeded(2))
     held_out = ring.sample(4000, seeded(4))[0].float()
