@@ -124,7 +124,7 @@ class Density:
     def constrain(self, x: Tensor) -> dict[str, Tensor]:
         """Return the sites' values at x, (..., dim): latent and computed ones, each (..., *site)."""
         found = self._sites()(x.reshape(-1, self.dim), self._tensors)
-        return {name: value.reshape(*x.shape[:-1], *value.shape[1:]) for name, value in found.items()}
+        return {name: value.reshape((*x.shape[:-1], *value.shape[1:])) for name, value in found.items()}
 
     def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return x, (dim,), of these site values."""

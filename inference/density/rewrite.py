@@ -17,6 +17,13 @@ aten = torch.ops.aten
 FILLS = {aten.ones_like.default: 1.0, aten.zeros_like.default: 0.0}
 SUMS = {aten.sum.dim_IntList, aten.sum.default}
 ALONG_AN_AXIS = {aten._log_softmax.default, aten._softmax.default, aten.amax.default}
+WRITTEN_INTO = {
+    aten.index_put.default,
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.scatter_add.default,
+    aten.index_add.default,
+}
 RESHAPES = {
     aten.view.default,
     aten.reshape.default,
@@ -56,7 +63,7 @@ class _Rewriter:
         for node in self.module.graph.nodes:
             form = self.rewritten(node) if node.op == "call_function" and shape_of(node) is not None else None
             if form is None:
-                self.new[node] = self.graph.node_copy(node, self.full)
+                self.new[node] = self.copied(node)
                 shape = shape_of(node)
                 form = Compact(self.new[node], shape, shape) if shape is not None else None
             self.forms[node] = form
@@ -65,14 +72,30 @@ class _Rewriter:
             node.meta = {}  # the shapes of the full forms no longer hold
         return fx.GraphModule(self.module, self.graph)
 
+    def copied(self, node: fx.Node) -> fx.Node:
+        """The operation as it is, on full tensors; what is written into gets memory of its own everywhere."""
+        made = self.graph.node_copy(node, self.full)
+        if node.target in WRITTEN_INTO:
+            with self.graph.inserting_before(made):
+                own = self.call(aten.clone.default, (made.args[0],), {"memory_format": torch.contiguous_format})
+            made.args = (own, *made.args[1:])
+        return made
+
     def full(self, node: fx.Node) -> fx.Node:
         """The node as a tensor of its whole shape."""
         if node not in self.new:
             form = self.forms[node]
             assert form is not None
-            same = form.shape == form.full
-            self.new[node] = form.node if same else self.call(aten.expand.default, (form.node, list(form.full)))
+            if form.shape == form.full:
+                self.new[node] = form.node
+            elif form.fill is not None:
+                self.new[node] = self.constant(list(form.full), form.fill, dtype_of(node))
+            else:
+                self.new[node] = self.call(aten.expand.default, (form.node, list(form.full)))
         return self.new[node]
+
+    def constant(self, shape: list[int], value: float, dtype: torch.dtype) -> fx.Node:
+        return self.call(aten.full.default, (shape, value), {"dtype": dtype, "device": self.device})
 
     def call(self, target: Any, args: tuple[Any, ...], kwargs: Any = None) -> fx.Node:
         return self.graph.call_function(target, args, kwargs or {})
@@ -106,8 +129,7 @@ class _Rewriter:
         full = shape_of(node)
         value = FILLS.get(node.target, node.args[1] if len(node.args) > 1 else 0.0)
         ones = (1,) * len(full)
-        made = self.call(aten.full.default, (list(ones), value), {"dtype": dtype_of(node), "device": self.device})
-        return Compact(made, ones, full, value)
+        return Compact(self.constant(list(ones), value, dtype_of(node)), ones, full, value)
 
     def expanded(self, node: fx.Node) -> Compact:
         form, full = self.forms[node.args[0]], shape_of(node)

@@ -1,5 +1,6 @@
 """How many chains, how long, and by which kernel: what the user did not say is decided by what a gradient costs."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,9 +30,14 @@ class Plan:
     warmup_chains: int = 0  # chains that adapt together; at least num_chains
 
     @property
-    def calls(self) -> int:
-        """Gradients of the whole batch that the run is expected to take."""
-        return LEAPS * (self.num_samples + self.num_warmup)
+    def warmup_calls(self) -> int:
+        """Gradients that the batch of the warm-up is expected to take; the draws too, where it makes them."""
+        together = self.warmup_chains == self.num_chains
+        return LEAPS * (self.num_warmup + (self.num_samples if together else 0))
+
+    def draw_calls(self, leaps: float) -> int:
+        """Gradients of the draws, where one takes so many."""
+        return math.ceil(leaps * self.num_samples)
 
 
 def plan(**options: Any) -> dict[str, Any]:

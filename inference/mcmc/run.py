@@ -1,7 +1,6 @@
 """A run as an object: start, warm-up, draws in chunks, and a state from which it goes on bit for bit."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ class Run:
     chains: Chains
     tuned: Tuned
     generator: torch.Generator
+    calls: int = 0  # gradients planned, which decided whether they are compiled
     turn: int = 0
     gradients: int = 0
     store: Store = field(default_factory=Store)
@@ -52,6 +52,7 @@ class Run:
             "turn": self.turn,
             "gradients": self.gradients,
             "chunks": len(self.store.x),
+            "calls": self.calls,
         }
 
     @classmethod
@@ -60,7 +61,7 @@ class Run:
         plan, tuned = Plan(**state["plan"]), state["tuned"]
         generator = torch.Generator(state["chains"]["x"].device)
         generator.set_state(state["generator"])
-        batched = _batched(density, plan, plan.num_chains)
+        batched = _batched(density, plan, plan.num_chains, state["calls"])
         chains = Chains(**{name: _innermost(value) for name, value in state["chains"].items()})
         metric = Metric(tuned["factor"])
         kernel = kernels.make(plan, batched, generator)
@@ -75,6 +76,7 @@ class Run:
             chains,
             Tuned(tuned["step_size"], tuned["length"], metric),
             generator,
+            state["calls"],
             state["turn"],
             state["gradients"],
             store,
@@ -113,7 +115,8 @@ def begin(density: Density, options: dict[str, Any], checkpoint: str | Path | No
             raise ValueError(f"{folder} keeps a run with other {', '.join(other)}; choose another folder")
         return Run.resumed(density, state | {"plan": asdict(plan)}, folder)
     generator = torch.Generator(density.device).manual_seed(plan.seed % 2**63)
-    together = _batched(density, plan, plan.warmup_chains)
+    calls = plan.warmup_calls
+    together = _batched(density, plan, plan.warmup_chains, calls)
     chains, tuned, spent = start(density, together, plan, generator)
     kernel, warmup = kernels.make(plan, together, generator), Store()
     kept: tuple[list[Tensor], list[dict[str, Tensor]]] = ([], [])
@@ -130,10 +133,11 @@ def begin(density: Density, options: dict[str, Any], checkpoint: str | Path | No
     batched = together
     if plan.warmup_chains != plan.num_chains:
         few = torch.arange(plan.num_chains)
-        chains, batched = chains.select(few), _batched(density, plan, plan.num_chains)
+        calls = plan.draw_calls(tuned.length / tuned.step_size + 0.5)
+        chains, batched = chains.select(few), _batched(density, plan, plan.num_chains, calls)
         chains = Chains(_innermost(chains.x), chains.log_prob, _innermost(chains.grad))
         kernel = kernels.make(plan, batched, generator)
-    run = Run(density, plan, batched, kernel, chains, tuned, generator, 0, spent, Store(folder), warmup)
+    run = Run(density, plan, batched, kernel, chains, tuned, generator, calls, 0, spent, Store(folder), warmup)
     if folder is not None:
         write(folder / "state.pt", run.state())
     return run
@@ -162,8 +166,8 @@ def sample(run: Run, until: int, stop: Stop, progress_bar: bool) -> None:
         raise KeyboardInterrupt("interrupted before the first draw was finished")
 
 
-def _batched(density: Density, plan: Plan, chains: int) -> Batched:
-    return density.batched(chains, calls=plan.calls, compile=plan.compile)
+def _batched(density: Density, plan: Plan, chains: int, calls: int) -> Batched:
+    return density.batched(chains, calls=calls, compile=plan.compile)
 
 
 def _innermost(x: Tensor) -> Tensor:
@@ -172,6 +176,3 @@ def _innermost(x: Tensor) -> Tensor:
 
 def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
-
-
-Watch = Callable[[int, Chains, dict[str, Tensor], Tuned], None]
