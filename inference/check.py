@@ -131,7 +131,7 @@ def render(comparison: pd.DataFrame, title: str | None = None) -> Table:
     headings, rows = cells(comparison)
     shown = Table(title=title, box=None, pad_edge=False, header_style="bold")
     for i, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if i < 2 else "right")
+        shown.add_column(heading, justify="left" if i < 2 else "right", no_wrap=i < 2)
     for i, (quantity, *rest) in enumerate(rows):
         if i and quantity:
             shown.add_section()

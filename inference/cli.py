@@ -65,6 +65,17 @@ def _list(words: Sequence[str]) -> int:
     return 0
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table of the catalogue."""
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *([f"`{name}`", *rest] for name, *rest in rows)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _catalogue(cls: Any) -> tuple[str, str]:
+    able = {"e_step": "`em`", "posterior": "`exact`", "guide": "a guide for `svi`"}
+    return _first(cls), ", ".join(said for attribute, said in able.items() if hasattr(cls, attribute))
+
+
 def _fit(words: Sequence[str]) -> int:
     """Fit one model by one method; write METHOD.nc into the folder."""
     if not words or words[0].startswith("-"):

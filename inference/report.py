@@ -51,15 +51,10 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for name, fit in fits.items():
         save(fit, folder / f"{_file(name)}.nc")
-    shown = []
-    for file, heading, draw in _pictures(fits, var_names):
-        try:
-            figure = draw()
-        except Unsupported:
-            continue  # this method has nothing of the kind: a point no ranks, an optimiser no energy
-        with _beside(folder / f"{file}.png") as path:
-            figure.savefig(path, format="png")
-            shown.append({"title": heading, "content": base64.b64encode(path.read_bytes()).decode()})
+    shown = [
+        {"title": heading, "content": base64.b64encode(path.read_bytes()).decode()}
+        for path, heading in draw(fits, folder, var_names=var_names).items()
+    ]
     comparison = table(fits, var_names=var_names)
     headings, rows = cells(comparison)
     page = Environment(autoescape=True).from_string(files("inference").joinpath(PAGE).read_text("utf-8"))
@@ -74,6 +69,26 @@ def write(
     with _beside(folder / PAGE) as path:
         path.write_text(content, encoding="utf-8")
     return folder / PAGE
+
+
+def draw(
+    fits: Mapping[str, Fit] | Sequence[Fit],
+    folder: str | Path,
+    *,
+    var_names: Sequence[str] | None = None,
+) -> dict[Path, str]:
+    """Write the pictures that each fit's method allows into a folder that is there; return their headings."""
+    written = {}
+    for file, heading, picture in _pictures(named(fits), var_names):
+        try:
+            figure = picture()
+        except Unsupported:
+            continue  # this method has nothing of the kind: a point no ranks, an optimiser no energy
+        path = Path(folder) / f"{file}.png"
+        with _beside(path) as temporary:
+            figure.savefig(temporary, format="png")
+        written[path] = heading
+    return written
 
 
 def _pictures(
