@@ -1,0 +1,50 @@
+"""What the README says is what the project does."""
+
+import re
+from pathlib import Path
+
+import inference
+import ppmodels
+from inference.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_table_is_the_catalogue(capsys):
+    try:
+        main(["list", "--markdown"])
+    except SystemExit as end:
+        assert end.code == 0
+    assert capsys.readouterr().out.strip() in README
+    assert all(f"`{name}`" in README for name in ppmodels.names())
+
+
+def test_commands_are_targets():
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
+    named = set(re.findall(r"make ([a-z-]+)", README))
+    assert named
+    assert named <= targets
+
+
+def test_back_ends_named_exist():
+    said = re.search(r"(`em`.*?) are called in the same way", README, re.S)
+    assert said
+    names = set(re.findall(r"`(\w+)`", said[1]))
+    assert names | {"mcmc"} == set(inference.methods())
+
+
+def test_pictures_and_links_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_python_blocks_run_as_they_stand(tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    collection = next(b for b in blocks if "old_faithful" in b)
+    quick = collection.replace("mcmc.fit(model, data)", "mcmc.fit(model, data, num_chains=4, num_samples=10, num_warmup=20)")
+    assert quick != collection
+    space: dict = {}
+    exec(compile(quick, "README", "exec"), space)
+    assert space["fit"].draws["loc"].shape == (4, 10, 2, 2)
