@@ -69,8 +69,8 @@ def _turn(v: Tensor, force: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
     With e = force / |force|, d = time |force| / (dim - 1): v' = (v + e (sinh d + (e.v) (cosh d - 1))) / s and work
     (dim - 1) log s, s = cosh d + (e.v) sinh d; here times 2 exp(-d), which cannot overflow.
     """
-    size = force.norm(dim=1, keepdim=True).clamp(min=torch.finfo(force.dtype).tiny)  # (C, 1)
-    e, freedom = force / size, v.shape[1] - 1
+    size, freedom = force.norm(dim=1, keepdim=True), v.shape[1] - 1  # (C, 1)
+    e = torch.where(size > 0, force / size, 0.0)
     d, along = time * size / freedom, (e * v).sum(1, keepdim=True)
     z = (-d).exp()
     turned = 2 * z * v + e * (1 - z) * (1 + z + along * (1 - z))

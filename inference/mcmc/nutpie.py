@@ -46,7 +46,7 @@ def fit(
     package, began, plan = _package(), time.perf_counter(), complete(options, density)
     generator = torch.Generator(density.device).manual_seed(plan.seed % 2**63)
     chains, _, _ = start(density, density.batched(plan.num_chains, compile=False), plan, generator)
-    batched = density.batched(1, calls=plan.num_chains * plan.calls, compile=plan.compile)
+    batched = density.batched(1, calls=plan.num_chains * plan.warmup_calls, compile=plan.compile)
     found = package.sample(
         _compiled(density.dim, batched, chains.x),
         draws=plan.num_samples,

@@ -15,6 +15,7 @@ from inference.mcmc.chains import Chains, Kernel, Tuned, leapfrog, normal
 from inference.mcmc.hmc import DIVERGED
 from inference.mcmc.metric import whiten
 from inference.mcmc.plan import Plan
+from inference.mcmc.warmup import harmonic
 
 # Rows of a state: x, n, F^T grad, sum of n, and the draw's x and grad, dim rows each; then for each chain the draw's
 # log density and energy error, log weight, sum of acceptance probabilities, leaves, active, diverging, step, energy.
@@ -34,25 +35,36 @@ def kernel(batched: Batched, generator: torch.Generator, plan: Plan) -> Kernel:
     Source: Hoffman, Gelman (2014); multinomial draws and the turning criterion: Betancourt (2017), A conceptual
     introduction to HMC, appendix A; iterative trees: Phan, Pradhan, Jankowiak (2019), algorithm 2.
     """
-    grow, first, join = _Subtrees(batched), batched.fuse(begin), batched.fuse(merge)
+    return _Transition(batched, generator, plan.max_tree_depth)
 
-    def random(rows: int, like: Tensor) -> Tensor:
-        return torch.rand((rows, len(like)), generator=generator, dtype=like.dtype, device=like.device)
 
-    def transition(chains: Chains, tuned: Tuned, turn: int) -> tuple[Chains, dict[str, Tensor]]:
+class _Transition:
+    """One tree for every chain."""
+
+    def __init__(self, batched: Batched, generator: torch.Generator, max_depth: int) -> None:
+        self.grow, self.begin, self.join = _Subtrees(batched), batched.fuse(begin), batched.fuse(merge)
+        self.generator, self.max_depth = generator, max_depth
+
+    def __call__(self, chains: Chains, tuned: Tuned, turn: int) -> tuple[Chains, dict[str, Tensor]]:
         x, log_prob, factor = chains.x, chains.log_prob, tuned.metric.factor
-        n, size = normal(x.shape, generator, x), torch.full_like(log_prob, tuned.step_size)
-        tree, state = first(x, n, chains.grad, factor, log_prob, size, random(1, log_prob))
-        for depth in range(plan.max_tree_depth):
-            u = random(2**depth + 2, log_prob)  # (leaves + 2, C)
-            opened, state, alive = grow(state, depth, factor, u)
+        n, size = normal(x.shape, self.generator, x), torch.full_like(log_prob, tuned.step_size)
+        tree, state = self.begin(x, n, chains.grad, factor, log_prob, size, self.uniform(1, log_prob))
+        for depth in range(self.max_depth):
+            u = self.uniform(2**depth + 2, log_prob)  # (leaves + 2, C)
+            opened, state, alive = self.grow(state, depth, factor, u)
             if alive:
-                tree, state, alive = join(tree, opened, state, size, u[-2:])
+                tree, state, alive = self.join(tree, opened, state, size, u[-2:])
             if not alive:
                 break
         return _read(tree, state, tuned)
 
-    return transition
+    def acceptance(self, rates: Tensor) -> float:
+        """Harmonic mean over the chains, bounded: small steps for the sake of a few mean long trees for all."""
+        return harmonic(rates, least=0.1)
+
+    def uniform(self, rows: int, like: Tensor) -> Tensor:
+        """Uniform numbers, (rows, C)."""
+        return torch.rand((rows, len(like)), generator=self.generator, dtype=like.dtype, device=like.device)
 
 
 class _Subtrees:

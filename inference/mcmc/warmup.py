@@ -15,9 +15,9 @@ from inference.mcmc.chains import Chains, Kernel, Tuned
 from inference.mcmc.metric import learn
 
 
-def harmonic(acceptance: Tensor) -> float:
+def harmonic(acceptance: Tensor, least: float = 1e-3) -> float:
     """Harmonic mean over the chains, (C,): it hears the few chains in narrow places, where the mean does not."""
-    return float(1.0 / (1.0 / acceptance.nan_to_num(nan=0.0).clamp(min=1e-3)).mean())
+    return float(1.0 / (1.0 / acceptance.nan_to_num(nan=0.0).clamp(min=least)).mean())
 
 
 @dataclass
@@ -75,16 +75,17 @@ def warm_up(
     """Move the chains `turns` times and tune step size and metric on the way.
 
     The metric is learned anew from the last half of the turns so far, at turns that grow by half; the last
-    seventh of the turns only tunes the step. A kernel that tunes more than that has `adapt(tuned) -> Tuned`.
+    seventh of the turns only tunes the step. A kernel that tunes more than that has `adapt(tuned) -> Tuned`,
+    and one that averages acceptance over the chains in its own way `acceptance(rates) -> float`.
     """
-    adapt = getattr(kernel, "adapt", None)
+    adapt, accepted = getattr(kernel, "adapt", None), getattr(kernel, "acceptance", harmonic)
     step, window = StepSize(math.log(tuned.step_size), target), Window()
     next_metric = max(4, min(20, turns // 8))
     for turn in range(turns):
         chains, stats = kernel(chains, tuned, turn)
         watch(turn, chains, stats, tuned)
         window.add(chains)
-        tuned = tuned.with_step(step.update(harmonic(stats["acceptance_rate"])))
+        tuned = tuned.with_step(step.update(accepted(stats["acceptance_rate"])))
         tuned = adapt(tuned) if adapt is not None else tuned
         if turn + 1 == next_metric and turn + 1 <= turns - turns // 7:
             draws, grads = window.pooled(max(2, (turn + 1) // 2))
