@@ -18,6 +18,7 @@ from inference import _flags as flags
 from inference import _table as tables
 from inference.base import Fit
 
+HEADINGS = ("model", "what it is", "knows itself")
 DOUBTFUL, BAD_INPUT, INTERRUPTED = 1, 2, 130
 COUNTS = ("dim", "features")  # fields that are a number of columns, and so follow the file
 
@@ -53,27 +54,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _list(words: Sequence[str]) -> int:
-    """Models, what they are, and what they know in closed form."""
-    table = Table("model", "what it is", "knows itself", box=None)
-    protocols = {"posterior": ppmodels.HasPosterior, "EM": ppmodels.HasEM, "guide": ppmodels.HasGuide}
-    for name in ppmodels.names():
-        model = ppmodels.load(name)()
-        able = ", ".join(said for said, protocol in protocols.items() if isinstance(model, protocol))
-        table.add_row(name, flags.first_line(type(model)), able)
+    """Models, what they are, and what they know in closed form; `--markdown` for the README."""
+    rows = [_catalogue(name) for name in ppmodels.names()]
+    if "--markdown" in words:
+        lines = [HEADINGS, ["---"] * len(HEADINGS), *([f"`{name}`", *rest] for name, *rest in rows)]
+        print(*("| " + " | ".join(line) + " |" for line in lines), sep="\n")
+        return 0
+    table = Table(*HEADINGS, box=None)
+    for row in rows:
+        table.add_row(*row)
     _console().print(table)
     print(f"methods: {', '.join(inference.methods())}")
     return 0
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table of the catalogue."""
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *([f"`{name}`", *rest] for name, *rest in rows)]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def _catalogue(cls: Any) -> tuple[str, str]:
-    able = {"e_step": "`em`", "posterior": "`exact`", "guide": "a guide for `svi`"}
-    return _first(cls), ", ".join(said for attribute, said in able.items() if hasattr(cls, attribute))
+def _catalogue(name: str) -> tuple[str, str, str]:
+    model = ppmodels.load(name)()
+    protocols = {"posterior": ppmodels.HasPosterior, "EM": ppmodels.HasEM, "guide": ppmodels.HasGuide}
+    able = ", ".join(said for said, protocol in protocols.items() if isinstance(model, protocol))
+    return name, flags.first_line(type(model)), able
 
 
 def _fit(words: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ import xarray as xr
 from pyro.infer import MCMC
 
 from inference._groups import Axes, array, as_json, constants, run_attributes
+from inference._learned import learned
 from inference._netcdf import load, write
 from inference._over_draws import flatten
 from inference._pyro_mcmc import read_mcmc
@@ -150,7 +151,7 @@ def _program(fit: Fit) -> Program:
     if fit.model is None:
         raise Unsupported("the sampler was given a potential function and no program, so nothing can be replayed")
     first = {name: value[0] for name, value in flatten(fit.draws)[0].items()}
-    with fresh(fit.model, fit.args, fit.kwargs) as model, torch.no_grad():
+    with fresh(fit.model, fit.args, fit.kwargs) as model, learned(fit), torch.no_grad():
         return Program.read(joint(model, fit.args, fit.kwargs), fit.args, fit.kwargs, first)
 
 

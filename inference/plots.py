@@ -85,7 +85,8 @@ def objective(fits: Mapping[str, Fit] | Sequence[Fit]) -> Figure:
     with page(1, len(climbed), width=3.6 * len(climbed), height=3) as (figure, axes):
         for axis, (name, traces) in zip(axes[0], climbed.items(), strict=True):
             low, high = math.inf, -math.inf
-            for i, (what, values) in enumerate(traces.items()):
+            shown = {what: values for what, values in traces.items() if what != "log_prior"}  # of another size
+            for i, (what, values) in enumerate(shown.items()):
                 y = values.double().numpy()
                 style = ("-", "--", "-.", ":")[i % 4]
                 axis.plot(np.arange(len(y)), y, style, label=what.replace("_", " "), lw=1.3)
@@ -93,7 +94,7 @@ def objective(fits: Mapping[str, Fit] | Sequence[Fit]) -> Figure:
                 low, high = min(low, float(np.quantile(finite, 0.1))), max(high, float(finite.max()))
             margin = 0.08 * (high - low) or 1.0
             axis.set(title=name, xlabel="step", ylabel="log density (nats)", ylim=(low - margin, high + margin))
-            axis.legend(loc="lower right")
+            axis.legend(loc="center right")
     return figure
 
 

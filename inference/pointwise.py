@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inference._elimination import Factors, components, log_sum, marginals, shared_plates
+from inference._learned import learned
 from inference._over_draws import flatten, over_draws
 from inference._sites import Program, place
 from inference.base import Draws, Fit, Unsupported, fresh, joint
@@ -40,7 +41,7 @@ def pointwise(fit: Fit, *, chunk: int | None = None) -> Pointwise:
 
     Raises: Unsupported when a latent site has no draws, so that its density is not that of a draw.
     """
-    with fresh(fit.model, fit.args, fit.kwargs) as model, torch.no_grad():
+    with fresh(fit.model, fit.args, fit.kwargs) as model, learned(fit), torch.no_grad():
         program, draws, shape = _read(fit, joint(model, fit.args, fit.kwargs))
         wholes: Draws = {}
         priors: set[str] = set()
@@ -69,7 +70,7 @@ def assignments(fit: Fit, *, average: bool = True, chunk: int | None = None) -> 
 
     Raises: Unsupported when the program has no discrete site to sum out.
     """
-    with fresh(fit.model, fit.args, fit.kwargs) as model:
+    with fresh(fit.model, fit.args, fit.kwargs) as model, learned(fit):
         program, draws, shape = _read(fit, joint(model, fit.args, fit.kwargs))
         wholes: Draws = {}
         for block in program.blocks():

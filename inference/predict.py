@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from inference._learned import learned
 from inference._over_draws import flatten, over_draws
 from inference._sites import At, Blocks, Program, place, sample_nodes
 from inference.base import Draws, Fit, Unsupported, fresh
@@ -73,7 +74,7 @@ def predict(fit: Fit, data: Data | None = None, *, seed: int = 0, chunk: int | N
         raise TypeError("a plain program has no `data` to replace; make a Fit with other `args` for that")
     args = fit.args if data is None else (data,)
     draws, shape = flatten(fit.draws)
-    with fresh(fit.model, args, fit.kwargs, seed=seed) as own, torch.no_grad():
+    with fresh(fit.model, args, fit.kwargs, seed=seed) as own, learned(fit), torch.no_grad():
         first = {name: value[0] for name, value in draws.items()}
         program = Program.read(_story(own), args, fit.kwargs, first, redraw=True)
         wanted = list(own.observed) if isinstance(own, Model) else Program.read(own, args, fit.kwargs, {}).observed
@@ -83,7 +84,7 @@ def predict(fit: Fit, data: Data | None = None, *, seed: int = 0, chunk: int | N
 def computed(fit: Fit, *, chunk: int | None = None) -> Draws:
     """Return the values of `pyro.deterministic` sites at each draw, (chain, draw, *site)."""
     draws, shape = flatten(fit.draws)
-    with fresh(fit.model, fit.args, fit.kwargs) as own, torch.no_grad():
+    with fresh(fit.model, fit.args, fit.kwargs) as own, learned(fit), torch.no_grad():
         first = {name: value[0] for name, value in draws.items()}
         program = Program.read(_story(own), fit.args, fit.kwargs, first, redraw=True)
         if not program.computed:
