@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inference.base import Unsupported
 from inference.density import program as eager
-from inference.density.executor import Batched, Traced, close, loop, one_line, prepare
+from inference.density.executor import Batched, Traced, close, loop, one_line, out_of_memory, prepare
 from inference.density.graph import trace
 from inference.density.inputs import fingerprint, no_validation, rebuild, tensors_of
 from inference.density.program import Layout, Site
@@ -106,20 +106,25 @@ class Density:
                 return batched
             reason = "its batched graph differs from the program"
         except Exception as error:
+            if out_of_memory(error) and chains > 1:
+                batched = Batched(chains, "graph", "", loop(self.value_and_grad))
+                self.divide(batched)
+                return batched
             reason = f"it cannot be batched: {one_line(error)}"
         log.warning("%s; running the chains one by one, which is slow", reason)
         return Batched(chains, "graph", reason, loop(_single(traced.graph, self._tensors)))
 
-    def in_parts(self, chains: int, parts: int) -> Batched:
-        """Return the same for so many chains, evaluated part by part, where memory does not hold them all."""
-        sizes = [len(part) for part in torch.arange(chains).tensor_split(parts)]
+    def divide(self, batched: Batched) -> None:
+        """Evaluate these chains in twice as many parts as now, where memory does not hold them all."""
+        parts = 2 * batched.parts
+        sizes = {len(part) for part in torch.arange(batched.chains).tensor_split(parts)} - {0}
         pieces = {size: self.batched(size, compile=False) for size in sizes}
 
         def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
-            found = [pieces[len(part)].once(part) for part in x.tensor_split(parts)]
+            found = [pieces[len(part)].once(part) for part in x.tensor_split(parts) if len(part)]
             return torch.cat([value for value, _ in found]), torch.cat([grad for _, grad in found])
 
-        return Batched(chains, "graph", f"memory holds 1/{parts} of the chains", evaluate, parts=parts)
+        batched.divide(parts * max(piece.parts for piece in pieces.values()), evaluate)
 
     def constrain(self, x: Tensor) -> dict[str, Tensor]:
         """Return the sites' values at x, (..., dim): latent and computed ones, each (..., *site)."""

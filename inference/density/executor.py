@@ -53,7 +53,14 @@ class Batched:
         """
         if self.executor != "inductor":
             return lambda *tensors: function(self.once, *tensors)
-        return lambda *tensors: self._run(function, tensors)
+        return lambda *tensors: (
+            self._run(function, tensors) if self.executor == "inductor" else function(self.once, *tensors)
+        )
+
+    def divide(self, parts: int, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        """From now on evaluate the chains in so many parts, by this function, also in steps that are fused already."""
+        self.executor, self.reason = "graph", f"memory holds 1/{parts} of the chains"
+        self.parts, self._evaluate, self._constants = parts, evaluate, ()
 
     def _run(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
         key = function, *((t.shape, t.stride()) for t in tensors)
@@ -142,6 +149,12 @@ def close(ours: Tensor, truth: Tensor) -> bool:
     """Equal up to the rounding of another order of operations."""
     tolerance = 1e-6 if truth.dtype == torch.float64 else 1e-2
     return torch.allclose(ours, truth, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Is it that memory did not suffice?"""
+    said = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return said or isinstance(error, (MemoryError, torch.OutOfMemoryError))
 
 
 def one_line(error: BaseException) -> str:

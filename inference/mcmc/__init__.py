@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from inference.base import Fit, Unsupported, fresh, joint
 from inference.density import Density
 from inference.mcmc import nutpie
-from inference.mcmc.plan import Plan, plan
+from inference.mcmc import workers as blocks
+from inference.mcmc.plan import Plan, check_goals, plan
 from inference.mcmc.run import Run, begin, sample
 from inference.mcmc.stop import Stop
 
@@ -37,6 +37,7 @@ def fit(
     target_ess: float | None = None,
     timeout: float | None = None,
     checkpoint: str | Path | None = None,
+    workers: int | None = None,
     progress_bar: bool = False,
     **kwargs: Any,
 ) -> Fit:
@@ -49,10 +50,14 @@ def fit(
     compile: True, False, or "auto": where the planned number of gradients earns the compiler's time back.
     target_ess, timeout: stop early once the smallest bulk ESS is reached, or after so many seconds.
     checkpoint: a folder that keeps state and draws; the same call after a crash goes on where it was, and ends
-    with bit-for-bit the same draws.
+    with bit-for-bit the same draws. They stay in the folder and are mapped into memory.
+    workers: processes that draw, -1 for one a core; under `joblib.parallel_config(backend="dask")` or "ray" on
+    several machines. The draws are the same for any number of workers, but not those of None, which draws all
+    chains together in this process: where a gradient is cheap, that is faster.
 
-    Raises: Unsupported when a discrete site cannot be summed out, the model has parameters to learn, or the
-    kernel is nutpie and the package is not installed.
+    Raises: Unsupported when a discrete site cannot be summed out, the model has parameters to learn, the kernel
+    is nutpie and the package is not installed, or the model cannot be sent to workers. TimeoutError when the
+    time is over before the warm-up is.
     """
     options = plan(
         seed=seed,
@@ -65,17 +70,19 @@ def fit(
         init=init,
         compile=compile,
         save_warmup=save_warmup,
+        in_blocks=workers is not None,
     )
+    check_goals(target_ess, timeout, workers)
     if kernel == "nutpie":
-        nutpie.refuse({"target_ess": target_ess, "timeout": timeout, "checkpoint": checkpoint})
+        nutpie.refuse({"target_ess": target_ess, "timeout": timeout, "checkpoint": checkpoint, "workers": workers})
     stop = Stop(target_ess, timeout)
     began = time.perf_counter()
     with fresh(model, args, kwargs, seed=seed) as own:
         density = Density.of(joint(own, args, kwargs), args, kwargs)
         if kernel == "nutpie":
             return nutpie.fit(own, args, kwargs, density, options, progress_bar)
-        run = begin(density, options, checkpoint, progress_bar)
-        sample(run, run.plan.num_samples, stop, progress_bar)
+        run = begin(density, options, checkpoint, stop, progress_bar)
+        _sample(run, own, args, kwargs, run.plan.num_samples, workers, stop, progress_bar)
         return _answer(own, args, kwargs, run, time.perf_counter() - began, stop)
 
 
@@ -85,16 +92,21 @@ def extend(
     *,
     target_ess: float | None = None,
     timeout: float | None = None,
+    workers: int | None = None,
     progress_bar: bool = False,
 ) -> Fit:
-    """Return the fit with `num_samples` more draws a chain, from where its chains are, without a new warm-up."""
+    """Return the fit with `num_samples` more draws a chain, from where its chains are, without a new warm-up.
+
+    workers: as in `fit`, for a fit that was made with workers.
+    """
+    check_goals(target_ess, timeout, workers)
     if fit.state is None:
         raise Unsupported("this fit has no sampler state to go on from")
     stop, began = Stop(target_ess, timeout), time.perf_counter()
     with fresh(fit.model, fit.args, fit.kwargs, seed=fit.info["seed"]) as own:
         density = Density.of(joint(own, fit.args, fit.kwargs), fit.args, fit.kwargs)
         run = Run.resumed(density, fit.state)
-        sample(run, run.turn + num_samples, stop, progress_bar)
+        _sample(run, own, fit.args, fit.kwargs, run.turn + num_samples, workers, stop, progress_bar)
         more = _answer(own, fit.args, fit.kwargs, run, fit.info["seconds"] + time.perf_counter() - began, stop)
     return Fit(
         fit.model,
@@ -114,16 +126,17 @@ def extend(
 def _answer(own: Any, args: Any, kwargs: Any, run: Run, seconds: float, stop: Stop) -> Fit:
     """What the run found, as a fit."""
     settings: Plan = run.plan
-    x, stats = run.store.all()
-    warm_x, warm_stats = run.warmup.all() if settings.save_warmup else (None, {})
+    draws, stats = run.store.gather(run.density)
+    before = run.warmup.gather(run.density) if settings.save_warmup else ({}, {})
+    chains, made = next(iter(stats.values())).shape
     info = {
         "seed": settings.seed,
         "seconds": seconds,
         "converged": stop.reason == "",
-        "message": stop.reason or f"{x.shape[1]} draws from each of {x.shape[0]} chains",
+        "message": stop.reason or stop.message or f"{made} draws from each of {chains} chains",
         "kernel": settings.kernel,
-        "num_chains": x.shape[0],
-        "num_samples": x.shape[1],
+        "num_chains": chains,
+        "num_samples": made,
         "num_warmup": settings.num_warmup,
         "step_size": run.tuned.step_size,
         "metric": "dense" if run.tuned.metric.dense else "diagonal",
@@ -132,6 +145,16 @@ def _answer(own: Any, args: Any, kwargs: Any, run: Run, seconds: float, stop: St
         "executor_reason": run.batched.reason,
         "max_tree_depth": settings.max_tree_depth,
     }
-    draws = run.density.constrain(x)
-    warmup_draws: dict[str, Tensor] = run.density.constrain(warm_x) if warm_x is not None else {}
-    return Fit(own, args, kwargs, "mcmc", draws, {}, stats, info, warmup_draws, warm_stats, run.state())
+    return Fit(own, args, kwargs, "mcmc", draws, {}, stats, info, *before, run.state())
+
+
+def _sample(
+    run: Run, own: Any, args: Any, kwargs: Any, until: int, workers: int | None, stop: Stop, progress_bar: bool
+) -> None:
+    """Draw here, or in blocks elsewhere."""
+    if run.plan.in_blocks:
+        blocks.sample(run, own, args, kwargs, until, workers, stop, progress_bar)
+    elif workers is not None:
+        raise ValueError("this fit was made without workers, and goes on without")
+    else:
+        sample(run, until, stop, progress_bar)

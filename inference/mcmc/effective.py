@@ -3,17 +3,25 @@
 import torch
 from torch import Tensor
 
+BLOCK = 2**22  # numbers looked at together
+
 
 def bulk_ess(x: Tensor) -> float:
-    """Smallest rank-normalised bulk ESS over the coordinates of x, (C, draw, dim).
+    """Smallest rank-normalised bulk ESS over the coordinates of x, (C, draw, dim); nan where one never moved.
 
     Source: Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021), Rank-normalization, folding, and localization.
     """
     half = x.shape[1] // 2
-    split = torch.cat([x[:, :half], x[:, -half:]])  # (2C, half, dim)
+    together = max(1, BLOCK // (2 * x.shape[0] * half))
+    least = [_of_ranks(torch.cat([part[:, :half], part[:, -half:]])) for part in x.split(together, dim=2)]
+    return float(torch.stack(least).min())
+
+
+def _of_ranks(split: Tensor) -> Tensor:
+    """Smallest ESS of the normal scores of split, (2C, half, dim), as ()."""
     ranks = split.flatten(0, 1).argsort(0).argsort(0).double() + 1
     z = torch.special.ndtri((ranks - 0.375) / (len(ranks) + 0.25)).reshape(split.shape)
-    return float(_ess(z).min())
+    return _ess(z).min()
 
 
 def _ess(z: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from inference.density import Density
 KERNELS = ("auto", "hmc", "chees", "nuts", "mams", "nutpie")
 MANY = 256  # chains that a cheap gradient carries for nearly the price of one
 FEW = 4
+BLOCK = 64  # chains that one worker moves together at most
 BUDGET = 2_000_000  # numbers that one batched gradient may write: about a millisecond
 LEAPS = 8  # gradients that a draw is expected to take, for the decision to compile
 
@@ -27,7 +28,13 @@ class Plan:
     init: str
     compile: bool | str
     save_warmup: bool
+    in_blocks: bool = False  # whether blocks of chains draw each with a generator of its own
     warmup_chains: int = 0  # chains that adapt together; at least num_chains
+
+    @property
+    def block(self) -> int:
+        """Chains in a block: at least four blocks, however many workers there are, and none too long for a core."""
+        return min(BLOCK, math.ceil(self.num_chains / FEW))
 
     @property
     def warmup_calls(self) -> int:
@@ -52,11 +59,27 @@ def plan(**options: Any) -> dict[str, Any]:
         raise ValueError(f"num_warmup must not be negative; got {options['num_warmup']}")
     if not 0 < options["target_accept_prob"] < 1:
         raise ValueError(f"target_accept_prob must lie between 0 and 1; got {options['target_accept_prob']}")
+    if options["max_tree_depth"] < 1:
+        raise ValueError(f"max_tree_depth must be at least 1; got {options['max_tree_depth']}")
+    if options["compile"] not in (True, False, "auto"):
+        raise ValueError(f"compile is True, False or 'auto'; got {options['compile']!r}")
     if options["kernel"] not in KERNELS:
         raise ValueError(f"no kernel {options['kernel']!r}; there are: {', '.join(KERNELS)}")
     if options["init"] not in ("pathfinder", "uniform"):
         raise ValueError(f"init is 'pathfinder' or 'uniform'; got {options['init']!r}")
     return options
+
+
+def check_goals(target_ess: float | None, timeout: float | None, workers: int | None) -> None:
+    """Check what decides when and where draws are made.
+
+    Raises: ValueError naming the option.
+    """
+    for name, value in (("target_ess", target_ess), ("timeout", timeout)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be positive; got {value}")
+    if workers is not None and workers < 1 and workers != -1:
+        raise ValueError(f"workers is a number of processes, or -1 for one a core; got {workers}")
 
 
 def complete(options: dict[str, Any], density: Density) -> Plan:

@@ -1,6 +1,5 @@
 """A run as an object: start, warm-up, draws in chunks, and a state from which it goes on bit for bit."""
 
-import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,29 +8,30 @@ import torch
 from torch import Tensor
 
 from inference.density import Batched, Density
-from inference.mcmc import kernels
-from inference.mcmc.chains import Chains, Kernel, Tuned
+from inference.mcmc.chains import Chains, Tuned
+from inference.mcmc.memory import Sparing, within
 from inference.mcmc.metric import Metric
 from inference.mcmc.plan import Plan, complete
 from inference.mcmc.progress import Progress
 from inference.mcmc.start import start
 from inference.mcmc.stop import Stop
-from inference.mcmc.store import Store, write
+from inference.mcmc.store import Store, Turn, write
 from inference.mcmc.warmup import warm_up
-
-log = logging.getLogger("inference")
 
 CHUNK = 50  # turns between two looks at the clock, the goals and the disk
 
 
 @dataclass
 class Run:
-    """Chains, what was tuned, and all that decides the next draw."""
+    """Chains, what was tuned, and all that decides the next draw.
+
+    streams: states of the blocks' own generators, where chains are drawn in blocks.
+    """
 
     density: Density
     plan: Plan
     batched: Batched
-    kernel: Kernel
+    kernel: Sparing
     chains: Chains
     tuned: Tuned
     generator: torch.Generator
@@ -40,6 +40,7 @@ class Run:
     gradients: int = 0
     store: Store = field(default_factory=Store)
     warmup: Store = field(default_factory=Store)
+    streams: list[Tensor] = field(default_factory=list)
 
     def state(self) -> dict[str, Any]:
         """Tensors and numbers from which `resumed` makes this run again."""
@@ -49,130 +50,148 @@ class Run:
             "chains": {"x": c.x, "log_prob": c.log_prob, "grad": c.grad},
             "tuned": {"step_size": t.step_size, "length": t.length, "factor": t.metric.factor},
             "generator": self.generator.get_state(),
+            "streams": self.streams,
             "turn": self.turn,
             "gradients": self.gradients,
-            "chunks": len(self.store.x),
+            "kept": (self.store.chunks, self.store.made, self.warmup.chunks, self.warmup.made),
             "calls": self.calls,
         }
 
     @classmethod
     def resumed(cls, density: Density, state: dict[str, Any], folder: Path | None = None) -> "Run":
-        """Return the run of this state; with a folder, with the draws that lie there."""
-        plan, tuned = Plan(**state["plan"]), state["tuned"]
+        """Return the run of this state; with a folder, with the draws that lie there.
+
+        Raises: ValueError when the state is of another model, or of other data.
+        """
+        plan, tuned, kept = Plan(**state["plan"]), state["tuned"], state["kept"]
         generator = torch.Generator(state["chains"]["x"].device)
         generator.set_state(state["generator"])
-        batched = _batched(density, plan, plan.num_chains, state["calls"])
         chains = Chains(**{name: _innermost(value) for name, value in state["chains"].items()})
-        metric = Metric(tuned["factor"])
-        kernel = kernels.make(plan, batched, generator)
-        store = Store(folder)
-        if folder is not None:
-            store.load(state["chunks"])
+        if not _is_at_home(density, chains):
+            raise ValueError(f"{folder or 'this state'} keeps a run of another model, or of other data")
+        batched = density.batched(plan.num_chains, calls=state["calls"], compile=plan.compile)
         return cls(
             density,
             plan,
             batched,
-            kernel,
+            Sparing(density, batched, plan, generator),
             chains,
-            Tuned(tuned["step_size"], tuned["length"], metric),
+            Tuned(tuned["step_size"], tuned["length"], Metric(tuned["factor"])),
             generator,
             state["calls"],
             state["turn"],
             state["gradients"],
-            store,
+            *(Store(folder, *kept[:2]), Store(folder / "warmup", *kept[2:])) if folder else (Store(), Store()),
+            list(state["streams"]),
         )
 
-    def step(self) -> dict[str, Tensor]:
-        """Move every chain once; where memory does not suffice, in halves from then on."""
-        before = self.generator.get_state()
-        while True:
-            try:
-                self.chains, stats = self.kernel(self.chains, self.tuned, self.turn)
-                break
-            except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error) or self.batched.parts >= self.plan.num_chains:
-                    raise
-                self.generator.set_state(before)
-                self.batched = self.density.in_parts(self.plan.num_chains, 2 * self.batched.parts)
-                self.kernel = kernels.make(self.plan, self.batched, self.generator)
-                log.warning("out of memory; the chains move in %d parts from here on", self.batched.parts)
-        self.turn += 1
-        self.gradients += int(stats["n_steps"].sum())
-        return stats
+    def step(self) -> Turn:
+        """Move every chain once; an interrupt leaves all as it was."""
+        chains, stats = self.kernel(self.chains, self.tuned, self.turn)
+        self.chains, self.turn, self.gradients = chains, self.turn + 1, self.gradients + int(stats["n_steps"].sum())
+        return chains.x, stats
+
+    def keep(self) -> None:
+        """Write the state, where there is a folder."""
+        if self.store.folder is not None:
+            write(self.store.folder / "state.pt", self.state())
 
 
-def begin(density: Density, options: dict[str, Any], checkpoint: str | Path | None, progress_bar: bool) -> Run:
+def begin(
+    density: Density, options: dict[str, Any], checkpoint: str | Path | None, stop: Stop, progress_bar: bool
+) -> Run:
     """Start and warm up a run, or go on with the one that the checkpoint's folder keeps.
 
-    Raises: ValueError when the folder keeps a run with other options.
+    Raises: ValueError when the folder keeps another run. TimeoutError when the time is over before the warm-up is.
     """
     plan = complete(options, density)
     folder = Path(checkpoint) if checkpoint is not None else None
-    if folder is not None and (folder / "state.pt").exists():
-        state = torch.load(folder / "state.pt", weights_only=True)
-        other = [name for name, value in asdict(plan).items() if state["plan"][name] != value]
-        if other and other != ["num_samples"]:
-            raise ValueError(f"{folder} keeps a run with other {', '.join(other)}; choose another folder")
+    if folder is not None and (state := _kept(folder, plan)):
         return Run.resumed(density, state | {"plan": asdict(plan)}, folder)
     generator = torch.Generator(density.device).manual_seed(plan.seed % 2**63)
     calls = plan.warmup_calls
-    together = _batched(density, plan, plan.warmup_chains, calls)
-    chains, tuned, spent = start(density, together, plan, generator)
-    kernel, warmup = kernels.make(plan, together, generator), Store()
-    kept: tuple[list[Tensor], list[dict[str, Tensor]]] = ([], [])
-    with Progress("warm-up", plan.num_warmup, progress_bar) as progress:
-
-        def watch(turn: int, chains: Chains, stats: dict[str, Tensor], tuned: Tuned) -> None:
-            progress.advance(stats)
-            if plan.save_warmup:
-                kept[0].append(chains.x[: plan.num_chains])
-                kept[1].append({name: value[: plan.num_chains] for name, value in stats.items()})
-
-        chains, tuned = warm_up(kernel, chains, tuned, plan.num_warmup, plan.target_accept_prob, watch)
-    warmup.add(*kept)
-    batched = together
+    batched = density.batched(plan.warmup_chains, calls=calls, compile=plan.compile)
+    chains, tuned, spent = within(density, batched, generator, lambda: start(density, batched, plan, generator))
+    kernel = Sparing(density, batched, plan, generator)
+    warmup = Store(folder / "warmup" if folder else None)
+    chains, tuned = _warmed_up(kernel, chains, tuned, plan, warmup, stop, progress_bar)
     if plan.warmup_chains != plan.num_chains:
-        few = torch.arange(plan.num_chains)
         calls = plan.draw_calls(tuned.length / tuned.step_size + 0.5)
-        chains, batched = chains.select(few), _batched(density, plan, plan.num_chains, calls)
+        batched = density.batched(plan.num_chains, calls=calls, compile=plan.compile)
+        chains = chains.select(torch.arange(plan.num_chains))
         chains = Chains(_innermost(chains.x), chains.log_prob, _innermost(chains.grad))
-        kernel = kernels.make(plan, batched, generator)
+        kernel = Sparing(density, batched, plan, generator)
     run = Run(density, plan, batched, kernel, chains, tuned, generator, calls, 0, spent, Store(folder), warmup)
-    if folder is not None:
-        write(folder / "state.pt", run.state())
+    run.keep()
     return run
 
 
 def sample(run: Run, until: int, stop: Stop, progress_bar: bool) -> None:
     """Draw until so many turns are made or a goal is reached; an interrupt keeps what is finished."""
-    folder = run.store.folder
     with Progress("draws", until - run.turn, progress_bar) as progress:
         while run.turn < until and not stop.now(run.store):
-            x: list[Tensor] = []
-            stats: list[dict[str, Tensor]] = []
+            turns: list[Turn] = []
             try:
-                while run.turn < until and len(x) < CHUNK:
-                    stats.append(run.step())
-                    x.append(run.chains.x)
-                    progress.advance(stats[-1])
+                while run.turn < until and len(turns) < CHUNK and not (turns and stop.late):
+                    turns.append(run.step())
+                    progress.advance(turns[-1][1])
             except KeyboardInterrupt:
-                run.store.add(x, stats[: len(x)])
+                run.store.add(turns)
                 stop.interrupted(run.store)
+                run.keep()
                 break
-            run.store.add(x, stats)
-            if folder is not None:
-                write(folder / "state.pt", run.state())
-    if not run.store.x:
+            run.store.add(turns)
+            run.keep()
+    if not run.store.made:
         raise KeyboardInterrupt("interrupted before the first draw was finished")
 
 
-def _batched(density: Density, plan: Plan, chains: int, calls: int) -> Batched:
-    return density.batched(chains, calls=calls, compile=plan.compile)
+def _kept(folder: Path, plan: Plan) -> dict[str, Any] | None:
+    """The state in the folder, where there is one of this plan."""
+    path = folder / "state.pt"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"checkpoint is a folder; {folder} is a file")
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, weights_only=True)
+        before = state["plan"]
+    except Exception as error:
+        raise ValueError(f"{path} is not the state of a run ({type(error).__name__}); choose another folder") from None
+    other = [name for name, value in asdict(plan).items() if before.get(name) != value and name != "num_samples"]
+    if other:
+        raise ValueError(f"{folder} keeps a run with other {', '.join(other)}; choose another folder")
+    return state
+
+
+def _warmed_up(
+    kernel: Sparing, chains: Chains, tuned: Tuned, plan: Plan, kept: Store, stop: Stop, progress_bar: bool
+) -> tuple[Chains, Tuned]:
+    """Chains after the warm-up, and what it tuned; its draws in the store where they are wanted."""
+    turns: list[Turn] = []
+    few = plan.num_chains
+    with Progress("warm-up", plan.num_warmup, progress_bar) as progress:
+
+        def watch(turn: int, chains: Chains, stats: dict[str, Tensor], tuned: Tuned) -> None:
+            progress.advance(stats)
+            if stop.late:
+                said = f"timeout of {stop.timeout:g} s in the warm-up, at {turn + 1} of {plan.num_warmup} turns"
+                raise TimeoutError(f"{said}: nothing is drawn yet; allow more time or a shorter num_warmup")
+            if plan.save_warmup:
+                turns.append((chains.x[:few], {name: value[:few] for name, value in stats.items()}))
+
+        found = warm_up(kernel, chains, tuned, plan.num_warmup, plan.target_accept_prob, watch)
+    kept.add(turns)
+    return found
+
+
+def _is_at_home(density: Density, chains: Chains) -> bool:
+    """Does the density have at the first chain the value that the chain remembers?"""
+    x, remembered = chains.x[0], chains.log_prob[0]
+    if len(x) != density.dim:
+        return False
+    return bool(torch.isclose(density.log_prob(x).detach(), remembered, rtol=1e-6, atol=1e-6))
 
 
 def _innermost(x: Tensor) -> Tensor:
     return x.mT.contiguous().mT if x.ndim == 2 else x
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
