@@ -1,0 +1,1 @@
+"""Parts of the benchmarks of densities and of Markov chain Monte Carlo."""

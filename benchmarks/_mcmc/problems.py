@@ -1,0 +1,79 @@
+"""Posteriors to draw from: each a Pyro program with its data, and the quantities by which draws are scored."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, Any]
+
+REAL = ("eight_schools", "kidiq", "low_dim_gauss_mix", "arK", "gp_regr")
+SHIPPED = ("mixture", "poisson_glm", "bnn")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One posterior.
+
+    model, args: for `inference.mcmc.fit`. data: the same numbers as NumPy arrays, for the peers.
+    scored: what is held against the reference, from draws by site, each (chain, draw, *site); a peer's draws
+    may lack what is merely computed from the rest.
+    latents: values of the Pyro program's latent sites -> values of the peers' sites, where they differ.
+    reference: mean and sd of every scored quantity, where somebody has long runs.
+    """
+
+    name: str
+    model: Any
+    args: tuple[Any, ...]
+    data: Arrays
+    scored: Callable[[Arrays], Arrays]
+    latents: Callable[[Arrays], Arrays] = dict
+    reference: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def names() -> list[str]:
+    """Return the posteriors at hand: those of the folder, and those that need no folder."""
+    return [*(REAL if folder() else ()), *SHIPPED]
+
+
+def folder() -> Path | None:
+    """Where real posteriors with reference draws lie, if they do: the environment says POSTERIORS=FOLDER."""
+    place = Path(os.environ.get("POSTERIORS", Path(__file__).resolve().parents[2] / "shared" / "posteriors"))
+    return place if place.is_dir() else None
+
+
+def load(name: str) -> Problem:
+    """Return the posterior of this name."""
+    if name in REAL:
+        return _real(name)
+    from benchmarks._mcmc import shipped
+
+    return getattr(shipped, name)()
+
+
+def _real(name: str) -> Problem:
+    import torch
+
+    root = folder()
+    assert root is not None, "set POSTERIORS to the folder of real posteriors"
+    spec = importlib.util.spec_from_file_location("models_pyro", root / "models_pyro.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    data = json.loads((root / "data" / f"{name}.json").read_text())
+    tensors = {k: torch.tensor(v, dtype=torch.float64) if isinstance(v, list) else v for k, v in data.items()}
+    arrays = {k: np.asarray(v, float) if isinstance(v, list) else v for k, v in data.items()}
+    reference = json.loads((root / "reference" / f"{name}.json").read_text())["parameters"]
+    scored = _schools if name == "eight_schools" else lambda draws: {site: draws[site] for site in reference}
+    return Problem(name, getattr(module, name), (tensors,), arrays, scored, reference=reference)
+
+
+def _schools(draws: Arrays) -> Arrays:
+    theta = draws["mu"][..., None] + draws["tau"][..., None] * draws["theta_trans"]  # (chain, draw, J)
+    return {"theta": theta, "mu": draws["mu"], "tau": draws["tau"]}
