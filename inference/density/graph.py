@@ -6,6 +6,7 @@ All calls into torch's semi-private tracing and compiling interface are in this 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.shape_prop import ShapeProp
 
 from inference.density.batching import batch_last
-from inference.density.rewrite import compact, shape_of
+from inference.density.forms import shape_of
+from inference.density.rewrite import compact
+from inference.density.tidy import tidy
 
 LARGE = 4096  # elements from which a constant is better made anew in the compiled loop than read from memory
 
@@ -48,6 +51,7 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor], data: Sequence
     if any(_in_place(node) for node in module.graph.nodes):
         module = make_fx(torch.func.functionalize(module), tracing_mode="real")(*inputs, *data)
     module = _clean(compact(_with_shapes(_clean(module), inputs, data)))
+    module = _clean(tidy(_with_shapes(module, inputs, data)))
     return _split(_with_shapes(module, inputs, data), len(inputs))
 
 
@@ -82,11 +86,24 @@ def _clean(module: fx.GraphModule) -> fx.GraphModule:
             module.graph.erase_node(node)
         elif node.target is torch.ops.aten._linalg_check_errors.default:
             _fail_by_nan(module.graph, node)
+        elif node.target is torch.ops.aten.max.dim and all(u.target is getitem and u.args[1] == 0 for u in node.users):
+            _values_only(module.graph, node)
     for node in reversed(module.graph.nodes):  # random numbers too, when nobody asks for them
         if node.op == "call_function" and not node.users:
             module.graph.erase_node(node)
     graph = fx_graph_cse(module.graph)
     return fx.GraphModule(module, graph)
+
+
+def _values_only(graph: fx.Graph, maximum: fx.Node) -> None:
+    """A maximum whose place nobody asks for."""
+    array, dim, *keep = maximum.args
+    with graph.inserting_before(maximum):
+        made = graph.call_function(torch.ops.aten.amax.default, (array, [dim], *keep))
+    for user in list(maximum.users):
+        user.replace_all_uses_with(made)
+        graph.erase_node(user)
+    graph.erase_node(maximum)
 
 
 def _fail_by_nan(graph: fx.Graph, check: fx.Node) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import ImproperUniform
 from pyro.infer import config_enumerate
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.infer.util import is_validation_enabled  # noqa: F401  (asserts the Pyro layout that this file relies on)
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from inference.base import Unsupported
 
@@ -69,10 +70,35 @@ class Unconstrained(Messenger):
         if site is None or msg["is_observed"]:
             return
         free = self.x[site.start : site.stop].reshape(site.free)
-        transform = biject_to(msg["fn"].support)
+        transform = transform_of(msg["fn"], msg["name"])
         value = transform(free)
         self.log_det = self.log_det + transform.log_abs_det_jacobian(free, value).sum()
         msg["value"], msg["done"] = value, True
+
+
+class SomeValue(Messenger):
+    """Give improper sites, which cannot be drawn, the value at zero of their unconstrained coordinates."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        while hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if not isinstance(fn, ImproperUniform) or msg["is_observed"] or msg["value"] is not None:
+            return
+        transform = transform_of(msg["fn"], msg["name"])
+        msg["value"] = transform(torch.zeros(transform.inverse_shape(msg["fn"].shape())))
+        msg["done"] = True
+
+
+def transform_of(fn: Any, name: str) -> Any:
+    """The map from unconstrained values onto the support of a site's distribution.
+
+    Raises: Unsupported when the support has none.
+    """
+    try:
+        return biject_to(_of_one_component(fn.support))
+    except NotImplementedError:
+        raise Unsupported(f"site {name!r} ~ {type(fn).__name__} has a support that no transform reaches") from None
 
 
 def read_layout(program: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Layout:
@@ -80,7 +106,8 @@ def read_layout(program: Callable[..., Any], args: Any, kwargs: Mapping[str, Any
 
     Raises: Unsupported for a discrete site that cannot be summed out, or one that only `svi` can learn.
     """
-    trace = poutine.trace(poutine.block(program, hide_fn=site_is_subsample)).get_trace(*args, **kwargs)
+    with SomeValue():
+        trace: Any = poutine.trace(poutine.block(program, hide_fn=site_is_subsample)).get_trace(*args, **kwargs)
     sites, enumerated, deterministic, start = [], [], [], 0
     for name, node in trace.nodes.items():
         if node["type"] == "param":
@@ -98,7 +125,7 @@ def read_layout(program: Callable[..., Any], args: Any, kwargs: Mapping[str, Any
                 "truncate it to a Categorical, or integrate it out by hand"
             )
         else:
-            free = biject_to(node["fn"].support).inv(node["value"]).shape
+            free = transform_of(node["fn"], name).inv(node["value"]).shape
             sites.append(Site(name, node["value"].shape, free, start, site_dims(node)))
             start += free.numel()
     return Layout(tuple(sites), tuple(enumerated), tuple(deterministic), _plate_nesting(trace))
@@ -158,7 +185,7 @@ def unconstrain(program: Callable[..., Any], layout: Layout, args: Any, kwargs: 
         def _pyro_sample(self, msg: Any) -> None:
             if msg["name"] in values and not msg["is_observed"]:
                 msg["value"], msg["done"] = values[msg["name"]], True
-                parts[msg["name"]] = biject_to(msg["fn"].support).inv(msg["value"]).reshape(-1)
+                parts[msg["name"]] = transform_of(msg["fn"], msg["name"]).inv(msg["value"]).reshape(-1)
 
     with Invert(), pyro.validation_enabled(False):
         program(*args, **kwargs)
@@ -166,6 +193,17 @@ def unconstrain(program: Callable[..., Any], layout: Layout, args: Any, kwargs: 
     if missing:
         raise ValueError(f"no value for site {', '.join(missing)}")
     return torch.cat([parts[site.name] for site in layout.sites])
+
+
+def _of_one_component(support: Any) -> Any:
+    """The support of a mixture's components, which torch wraps and then has no transform for."""
+    wrapper = getattr(constraints, "MixtureSameFamilyConstraint", ())
+    if isinstance(support, wrapper):
+        return support.base_constraint
+    if isinstance(support, constraints.independent) and isinstance(support.base_constraint, wrapper):
+        inside = support.base_constraint.base_constraint
+        return constraints.independent(inside, support.reinterpreted_batch_ndims)
+    return support
 
 
 def _plate_nesting(trace: Any) -> int:

@@ -6,17 +6,33 @@ operations act on compact forms, a sum over an expanded axis becomes a product, 
 knows nothing of this is given the full tensor. Values are the same up to rounding.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 
+from inference.density import algebra, reductions, selections
+from inference.density.forms import COUNTS_UP, RESHAPES, Compact, dtype_of, is_pointwise, shape_of
+
 aten = torch.ops.aten
 
-FILLS = {aten.ones_like.default: 1.0, aten.zeros_like.default: 0.0}
-SUMS = {aten.sum.dim_IntList, aten.sum.default}
-ALONG_AN_AXIS = {aten._log_softmax.default, aten._softmax.default, aten.amax.default}
+FILLS = {
+    aten.ones_like.default: 1.0,
+    aten.zeros_like.default: 0.0,
+    aten.ones.default: 1.0,
+    aten.zeros.default: 0.0,
+    aten.new_ones.default: 1.0,
+    aten.new_zeros.default: 0.0,
+}
+ALONG_AN_AXIS = {
+    aten._log_softmax.default,
+    aten._softmax.default,
+    aten.amax.default,
+    aten.cumsum.default,
+    aten.cumprod.default,
+    aten.flip.default,
+}
 WRITTEN_INTO = {
     aten.index_put.default,
     aten.scatter.src,
@@ -24,24 +40,6 @@ WRITTEN_INTO = {
     aten.scatter_add.default,
     aten.index_add.default,
 }
-RESHAPES = {
-    aten.view.default,
-    aten.reshape.default,
-    aten._unsafe_view.default,
-    aten.squeeze.dims,
-    aten.squeeze.dim,
-    aten.unsqueeze.default,
-}
-
-
-@dataclass
-class Compact:
-    """A node's compact form: `node` has shape `shape`, and broadcasts to the `full` shape; `fill` if constant."""
-
-    node: fx.Node
-    shape: tuple[int, ...]
-    full: tuple[int, ...]
-    fill: float | None = None
 
 
 def compact(module: fx.GraphModule) -> fx.GraphModule:
@@ -102,40 +100,31 @@ class _Rewriter:
 
     def rewritten(self, node: fx.Node) -> Compact | None:
         """The compact form of an operation that is known to keep it; None for any other."""
-        target = node.target
-        if target in FILLS or target is aten.full_like.default:
-            return self.filled(node)
-        if target is aten.expand.default:
-            return self.expanded(node)
-        if target in RESHAPES:
-            return self.reshaped(node)
-        if target is aten.permute.default:
-            return self.permuted(node)
-        if target in SUMS:
-            return self.summed(node)
-        if target in {aten.index.Tensor, aten.index_put.default}:
-            return self.masked(node)
-        if target is aten.logsumexp.default:
-            return self.log_sum_exp(node)
-        if target in ALONG_AN_AXIS:
-            return self.along(node)
-        if target is aten._log_softmax_backward_data.default:
-            return self.log_softmax_backward(node)
-        if isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags and not _mutates(target):
-            return self.pointwise(node)
-        return None
+        rule = RULES.get(node.target)
+        if rule is not None:
+            return rule(self, node)
+        return self.pointwise(node) if is_pointwise(node.target) else None
+
+    def same(self, node: fx.Node) -> Compact | None:
+        return self.forms[node.args[0]]
 
     def filled(self, node: fx.Node) -> Compact:
         full = shape_of(node)
-        value = FILLS.get(node.target, node.args[1] if len(node.args) > 1 else 0.0)
+        value = float(FILLS.get(node.target, node.args[-1]))
         ones = (1,) * len(full)
         return Compact(self.constant(list(ones), value, dtype_of(node)), ones, full, value)
+
+    def counting(self, node: fx.Node) -> Compact:
+        """A range from zero in steps of one, which as an index changes nothing."""
+        start, _, step = (*([0] if len(node.args) == 1 else []), *node.args, 1)[:3]
+        full = shape_of(node)
+        return Compact(self.copied(node), full, full, counts=(start, step) == (0, 1))
 
     def expanded(self, node: fx.Node) -> Compact:
         form, full = self.forms[node.args[0]], shape_of(node)
         shape = (1,) * (len(full) - len(form.shape)) + form.shape
         made = form.node if shape == form.shape else self.call(aten.reshape.default, (form.node, list(shape)))
-        return Compact(made, shape, full, form.fill)
+        return Compact(made, shape, full, form.fill, form.counts)
 
     def reshaped(self, node: fx.Node) -> Compact | None:
         form, full = self.forms[node.args[0]], shape_of(node)
@@ -145,158 +134,55 @@ class _Rewriter:
             return None
         sizes = iter([c for c, n in zip(form.shape, form.full, strict=True) if n != 1])
         shape = tuple(1 if n == 1 else next(sizes) for n in full)
-        return Compact(self.call(aten.reshape.default, (form.node, list(shape))), shape, full, form.fill)
+        made = self.call(aten.reshape.default, (form.node, list(shape)))
+        return Compact(made, shape, full, form.fill, form.counts)
 
     def permuted(self, node: fx.Node) -> Compact:
-        form, order = self.forms[node.args[0]], node.args[1]
-        if list(order) == list(range(len(order))):
-            return form
+        """A permutation; one that moves only axes of size one is a reshape."""
+        form, full = self.forms[node.args[0]], shape_of(node)
+        rank = len(full)
+        if node.target is aten.permute.default:
+            order = [d % rank for d in node.args[1]]
+        else:
+            order = list(range(rank))
+            i, j = (0, -1) if node.target is aten.t.default else node.args[1:3]
+            if rank:
+                order[i % rank], order[j % rank] = order[j % rank], order[i % rank]
         shape = tuple(form.shape[i] for i in order)
-        return Compact(self.call(aten.permute.default, (form.node, order)), shape, shape_of(node), form.fill)
+        moved = [i for i in order if form.shape[i] != 1]
+        if order == list(range(rank)):
+            return form
+        if moved == sorted(moved):
+            made = self.call(aten.reshape.default, (form.node, list(shape)))
+            return Compact(made, shape, full, form.fill, form.counts)
+        return Compact(self.call(aten.permute.default, (form.node, order)), shape, full, form.fill)
 
-    def summed(self, node: fx.Node) -> Compact | None:
+    def sliced(self, node: fx.Node) -> Compact:
+        """A slice, or one element, along an axis."""
         form, full = self.forms[node.args[0]], shape_of(node)
-        rank = len(form.full)
-        dims = node.args[1] if len(node.args) > 1 and node.args[1] else range(rank)
-        dims = sorted(d % rank for d in dims)
-        keep = bool(node.args[2]) if len(node.args) > 2 else False
-        if node.kwargs or not _floating(node):
-            return None
-        varying = [d for d in dims if form.shape[d] != 1]
-        times = 1
-        for d in dims:
-            times *= form.full[d] if form.shape[d] == 1 else 1
-        made, shape = form.node, form.shape
-        if varying:
-            made = self.call(aten.sum.dim_IntList, (made, varying, True))
-            shape = tuple(1 if d in varying else n for d, n in enumerate(shape))
-        if not keep:
-            shape = tuple(n for d, n in enumerate(shape) if d not in dims)
-            made = self.call(aten.reshape.default, (made, list(shape)))
-        fill = None if form.fill is None else form.fill * times
-        if times != 1:
-            made = self.call(aten.mul.Tensor, (made, float(times)))
-        return Compact(made, shape, full, fill)
-
-    def masked(self, node: fx.Node) -> Compact | None:
-        """Boolean masks: assignment of one value is a choice, and a selection is by the mask's positions.
-
-        A compiler cannot know how many elements a mask selects; the positions of a fixed mask it is given.
-        """
-        array, indices, full = node.args[0], node.args[1], shape_of(node)
-        if len(indices) != 1 or dtype_of(indices[0]) != torch.bool:
-            return None
-        mask, rank = indices[0], len(shape_of(indices[0]))
-        if node.target is aten.index.Tensor:
-            places = self.call(aten.nonzero.default, (self.full(mask),))
-            columns = [self.call(aten.select.int, (places, 1, i)) for i in range(rank)]
-            return Compact(self.call(aten.index.Tensor, (self.full(array), columns)), full, full)
-        if shape_of(mask) != full or len(node.args) > 3 or torch.Size(shape_of(node.args[2])).numel() != 1:
-            return None
-        value = self.call(aten.reshape.default, (self.full(node.args[2]), [1] * len(full)))
-        return Compact(self.call(aten.where.self, (self.full(mask), value, self.full(array))), full, full)
-
-    def log_sum_exp(self, node: fx.Node) -> Compact | None:
-        """Write it as m + log sum exp(a - m), whose exponentials its derivative, exp(a - logsumexp(a)), needs again."""
-        form, full = self.forms[node.args[0]], shape_of(node)
-        dims = [d % len(form.full) for d in node.args[1]]
-        if any(form.shape[d] != form.full[d] for d in dims):
-            return None
-        top = self.call(aten.amax.default, (form.node, dims, True))
-        finite = self.call(aten.ne.Scalar, (self.call(aten.abs.default, (top,)), float("inf")))
-        top = self.call(aten.where.ScalarOther, (finite, top, 0.0))
-        e = self.call(aten.exp.default, (self.call(aten.sub.Tensor, (form.node, top)),))
-        total = self.call(aten.sum.dim_IntList, (e, dims, True))
-        made = self.call(aten.add.Tensor, (self.call(aten.log.default, (total,)), top))
-        self.exponentials[node] = Compact(self.call(aten.div.Tensor, (e, total)), form.shape, form.full)
-        keep = len(node.args) > 2 and bool(node.args[2])
-        shape = tuple(1 if d in dims else n for d, n in enumerate(form.shape) if keep or d not in dims)
-        made = made if keep else self.call(aten.reshape.default, (made, list(shape)))
-        return Compact(made, shape, full)
-
-    def share(self, node: fx.Node) -> Compact | None:
-        """exp(a - logsumexp(a)) as the exponentials at hand over their sum."""
-        inner = node.args[0]
-        if node.target is not aten.exp.default or inner.target is not aten.sub.Tensor or inner.kwargs:
-            return None
-        a, lse = inner.args
-        while isinstance(lse, fx.Node) and lse.target in RESHAPES | {aten.expand.default}:
-            lse = lse.args[0]
-        known = self.exponentials.get(lse)
-        return known if known is not None and lse.args[0] is a and known.full == shape_of(node) else None
-
-    def along(self, node: fx.Node) -> Compact | None:
-        form, full = self.forms[node.args[0]], shape_of(node)
-        dims = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
-        dims = [d % len(form.full) for d in dims]
-        if any(form.shape[d] != form.full[d] for d in dims):
-            return None
-        made = self.call(node.target, (form.node, *node.args[1:]), node.kwargs)
-        same_rank = len(full) == len(form.full)
-        shape = tuple(
-            (full[d] if d in dims else n) if same_rank else n
-            for d, n in enumerate(form.shape)
-            if same_rank or d not in dims
-        )
-        return Compact(made, shape, full)
-
-    def log_softmax_backward(self, node: fx.Node) -> Compact | None:
-        """Grad - softmax * sum(grad), with the softmax compact."""
-        grad, out, full = self.forms[node.args[0]], self.forms[node.args[1]], shape_of(node)
-        dim = node.args[2] % len(full)
-        if grad.shape[dim] != full[dim] or out.shape[dim] != full[dim]:
-            return None
-        total = self.call(aten.sum.dim_IntList, (grad.node, [dim], True))
-        share = self.call(aten.mul.Tensor, (self.call(aten.exp.default, (out.node,)), total))
-        made = self.call(aten.sub.Tensor, (grad.node, share))
-        return Compact(made, tuple(torch.broadcast_shapes(grad.shape, out.shape)), full)
+        dim = (node.args[1] if len(node.args) > 1 else 0) % len(form.full)
+        gone = node.target is aten.select.int
+        if form.shape[dim] != 1 or form.full[dim] == 1:
+            made = self.call(node.target, (form.node, *node.args[1:]), node.kwargs)
+            shape = tuple(n for d, n in enumerate(form.shape) if d != dim or not gone)
+            return Compact(made, shape if gone else (*shape[:dim], full[dim], *shape[dim + 1 :]), full)
+        if not gone:
+            return Compact(form.node, form.shape, full, form.fill)
+        shape = (*form.shape[:dim], *form.shape[dim + 1 :])
+        return Compact(self.call(aten.reshape.default, (form.node, list(shape))), shape, full, form.fill)
 
     def pointwise(self, node: fx.Node) -> Compact | None:
         full = shape_of(node)
         inputs = [self.forms[n] for n in node.all_input_nodes]
         if any(form is None for form in inputs) or _dtype_mixed(node):
             return None
-        simple = self.share(node) or self.simplified(node, full)
+        simple = reductions.share(self, node) or algebra.simplified(self, node, full)
         if simple is not None:
             return simple
         made = self.graph.node_copy(node, lambda n: self.forms[n].node)
         shape = tuple(torch.broadcast_shapes(*(form.shape for form in inputs)))
         shape = (1,) * (len(full) - len(shape)) + shape
         return Compact(made, shape, full)
-
-    def simplified(self, node: fx.Node, full: tuple[int, ...]) -> Compact | None:
-        """The other factor of a product with one, the other term of a sum with zero."""
-        neutral = {aten.mul.Tensor: 1.0, aten.add.Tensor: 0.0}.get(node.target)
-        if node.target is aten.pow.Tensor_Scalar and node.args[1] == 1:
-            return self.forms[node.args[0]]
-        if node.target is aten.pow.Tensor_Scalar and node.args[1] == 2:
-            form = self.forms[node.args[0]]
-            return Compact(self.call(aten.mul.Tensor, (form.node, form.node)), form.shape, full)
-        if neutral is None or len(node.args) != 2 or node.kwargs:
-            return None
-        for one, other in (node.args, node.args[::-1]):
-            form = self.forms.get(other) if isinstance(other, fx.Node) else None
-            value = self.forms[one].fill if isinstance(one, fx.Node) else one
-            if form is not None and value == neutral and dtype_of(other) == dtype_of(node):
-                shape = (1,) * (len(full) - len(form.shape)) + form.shape
-                made = form.node if shape == form.shape else self.call(aten.reshape.default, (form.node, list(shape)))
-                return Compact(made, shape, full, form.fill)
-        return None
-
-
-def shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    """The shape a node had when it was traced; None when it is not one tensor."""
-    shape = getattr(node.meta.get("tensor_meta"), "shape", None)
-    return None if shape is None else tuple(int(n) for n in shape)
-
-
-def dtype_of(node: fx.Node) -> torch.dtype:
-    """The dtype a node had when it was traced."""
-    return node.meta["tensor_meta"].dtype
-
-
-def _floating(node: fx.Node) -> bool:
-    return dtype_of(node).is_floating_point
 
 
 def _dtype_mixed(node: fx.Node) -> bool:
@@ -305,5 +191,18 @@ def _dtype_mixed(node: fx.Node) -> bool:
     return len(kinds) > 1
 
 
-def _mutates(target: Any) -> bool:
-    return target._schema.is_mutable
+RULES: dict[Any, Callable[[_Rewriter, fx.Node], Compact | None]] = {
+    **dict.fromkeys([*FILLS, aten.full_like.default, aten.full.default, aten.new_full.default], _Rewriter.filled),
+    **dict.fromkeys(COUNTS_UP, _Rewriter.counting),
+    **dict.fromkeys(RESHAPES, _Rewriter.reshaped),
+    **dict.fromkeys([aten.permute.default, aten.transpose.int, aten.t.default], _Rewriter.permuted),
+    **dict.fromkeys([aten.slice.Tensor, aten.select.int], _Rewriter.sliced),
+    **dict.fromkeys([aten.index.Tensor, aten.index_put.default], selections.indexed),
+    **dict.fromkeys([aten.sum.dim_IntList, aten.sum.default], reductions.summed),
+    **dict.fromkeys(ALONG_AN_AXIS, reductions.along),
+    aten._log_softmax_backward_data.default: reductions.log_softmax_backward,
+    aten.logsumexp.default: reductions.log_sum_exp,
+    aten.expand.default: _Rewriter.expanded,
+    aten.clone.default: _Rewriter.same,
+    aten.bmm.default: algebra.small_products,
+}
