@@ -16,7 +16,7 @@ from pyro.poutine import runtime
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ppmodels.base import Data, Model
+from ppmodels.base import Data, HasLabels, Model
 
 Program = Callable[..., Any]
 Draws = dict[str, Tensor]
@@ -32,7 +32,8 @@ class Fit:
 
     model: the model of the collection, with what it learned, or the plain Pyro program.
     args, kwargs: what it was called with; `(data,)` for a model of the collection.
-    draws: by site, (chain, draw, *site). A point is one draw; independent draws are chain 1.
+    draws: by site, (chain, draw, *site). A point is one draw; independent draws are chain 1. Exchangeable
+        latents (`HasLabels`) are in the model's own order in every draw, so that chains can be compared.
     trace: objectives by name, (step,), higher is better: `log_likelihood`, `bound`, `log_density`, `elbo`.
     stats: ArviZ's `sample_stats` by name, (chain, draw).
     info: numbers and words about the run: seed, seconds, converged, message, the options used.
@@ -51,6 +52,14 @@ class Fit:
     warmup_draws: Draws = field(default_factory=dict, repr=False)
     warmup_stats: dict[str, Tensor] = field(default_factory=dict, repr=False)
     state: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Put exchangeable latents in one order."""
+        if isinstance(self.model, HasLabels):
+            for field_name in ("draws", "warmup_draws"):
+                draws = getattr(self, field_name)
+                if draws:
+                    object.__setattr__(self, field_name, self.model.relabel(draws))
 
     @property
     def data(self) -> Data | None:

@@ -79,7 +79,6 @@ class Density:
     def hessian(self, x: Tensor) -> Tensor:
         """Return the exact Hessian of log p at x, (dim, dim)."""
         hessian = torch.autograd.functional.hessian(self.log_prob, x.detach())
-        assert isinstance(hessian, Tensor)
         return 0.5 * (hessian + hessian.mT)
 
     @property

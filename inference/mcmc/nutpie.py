@@ -108,7 +108,7 @@ def _low_rank(package: Any) -> dict[str, Any]:
 
 def _compiled(dim: int, batched: Batched, starts: Tensor) -> Any:
     """The density as nutpie takes it: functions of one float64 vector."""
-    from nutpie.compiled_pyfunc import from_pyfunc
+    from nutpie.compiled_pyfunc import from_pyfunc  # pyright: ignore[reportMissingImports]
 
     points = itertools.cycle(starts.double().cpu().numpy())
 

@@ -24,7 +24,7 @@ def eight_schools():
 
 
 def reparametrised():
-    program, args = eight_schools()
+    _, args = eight_schools()
 
     def centred(y: Tensor, sigma: Tensor) -> None:
         mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
