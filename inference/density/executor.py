@@ -115,7 +115,7 @@ def prepare(traced: Traced, data: Sequence[Tensor], example: Tensor, compile: bo
             traced.batches[chains] = batch(graph, [example], data), {}
         whole, shared = traced.batches[chains]
         constants = whole.fixed(*data)
-    if whole.size > 4 * graph.size + 100:
+    if whole.size > 10 * graph.size + 200:  # written-out factorisations are some of it
         reason = f"batching unrolled it from {graph.size} to {whole.size} operations"
         fixed = graph.fixed(*data)
         return Batched(chains, "graph", reason, loop(lambda x: graph.varying(x, *fixed)))
