@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,26 +10,13 @@ import xarray as xr
 from arviz_stats.sampling_diagnostics import ess, rhat, rhat_nested
 from torch import Tensor
 
+from inference._finding import Finding, extreme
 from inference._over_draws import flatten
 from inference._sites import Program
 from inference.base import Fit, Unsupported, fresh, joint
-from inference.predict import prior_predictive
 
 MANY = 16  # chains above which R-hat compares groups of chains
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong (`error`), doubtful (`warning`) or worth knowing (`note`).
-
-    site: where, with the place inside the site when it is one; empty when it is the whole run.
-    number: the figure that was judged.
-    sentence: what it means and what to do next.
-    """
-
-    level: str
-    site: str
-    number: float
-    sentence: str
+STUCK = 1.5  # R-hat above which chains may not move at all between places, however many there are
 
 
 def optimisation(fit: Fit) -> Iterator[Finding]:
@@ -66,21 +53,25 @@ def mixing(posterior: xr.Dataset) -> Iterator[Finding]:
     """
     if posterior.sizes["draw"] < 4:
         return
-    chains, table = posterior.sizes["chain"], {}
+    chains, every = posterior.sizes["chain"], {}
+    if chains > 1:
+        every = rhat(posterior)
+    table = every
     if chains > MANY:
         size = chains // 8
         grouped = posterior.isel(chain=slice(0, 8 * size))
         groups = np.repeat(np.arange(8), size)
         table = rhat_nested(grouped, superchain_ids=groups)
-    elif chains > 1:
-        table = rhat(posterior)
     bulk, tail = ess(posterior, method="bulk"), ess(posterior, method="tail")
     for name in posterior.data_vars:
         values = posterior[name]
-        if chains > 1 and (worst := _extreme(table[name], largest=True)) and worst[1] > 1.01:
+        if chains > 1 and (found := _stuck(values, every[name])):
+            yield found
+            continue
+        if chains > 1 and (worst := extreme(table[name], largest=True)) and worst[1] > 1.01:
             yield _disagreement(values, *worst)
         for kind, sizes in (("bulk", bulk), ("tail", tail)):
-            place, number = _extreme(sizes[name], largest=False) or ("", math.inf)
+            place, number = extreme(sizes[name], largest=False) or ("", math.inf)
             if number < 400:
                 factor = math.ceil(400 / max(number, 1.0))
                 sentence = f"{kind} ESS {number:.0f} is below 400: sample {factor} times as long"
@@ -92,7 +83,8 @@ def energy(fit: Fit) -> Iterator[Finding]:
     if "energy" not in fit.stats or fit.stats["energy"].shape[1] < 4:
         return
     e = fit.stats["energy"].double()
-    bfmi = (e.diff(dim=1).square().mean(1) / e.var(1)).min()
+    moved, spread = e.diff(dim=1).square().mean(1), e.var(1)
+    bfmi = (moved / spread).min() if len(e) <= MANY else moved.mean() / e.var()  # short chains know no variance
     if not bfmi >= 0.3:
         advice = "heavy tails or a funnel; reparametrise, or put a tighter prior on scales"
         yield Finding("warning", "", float(bfmi), f"BFMI {float(bfmi):.2f} is below 0.3: {advice}")
@@ -118,46 +110,33 @@ def divergences(fit: Fit) -> Iterator[Finding]:
     said = f"{count} of {diverging.numel()} draws diverge ({rate:.1%})"
     neck = _neck(fit, diverging)
     if neck is None:
-        yield Finding(level, "", rate, f"{said}: raise target_accept_prob to 0.95, or reparametrise")
+        yield Finding(level, "", rate, f"{said}: {_smaller_steps(fit)}reparametrise")
         return
     scale, site, plate = neck
-    advice = f"write {site!r} non-centred, site = loc + {scale} * standard normal (or LocScaleReparam(0.0))"
+    advice = f"write {site!r} non-centred, {site} = loc + scale * standard normal (or LocScaleReparam(0.0))"
     where = f"where {scale!r}, the scale of plate {plate!r}, is small"
     yield Finding(level, scale, rate, f"{said}, {where}: {advice}")
 
 
-def identification(fit: Fit, posterior: xr.Dataset) -> Iterator[Finding]:
-    """Yield a finding for each site whose posterior is far wider than its prior."""
-    sites = [name for name, value in fit.draws.items() if value.is_floating_point() and value.shape[:2].numel() >= 50]
-    try:
-        prior = prior_predictive(fit.model, *fit.args, num_samples=400, sites=sites, **fit.kwargs) if sites else {}
-    except (Unsupported, RuntimeError, ValueError, KeyError):
-        return  # an improper prior is wider than any posterior
-    for name, before in prior.items():
-        if before.shape[2:] != fit.draws[name].shape[2:] or name not in posterior:
-            continue
-        ratio = _width(fit.draws[name]) / _width(before)
-        like = posterior[name].isel(chain=0, draw=0, drop=True)
-        place, worst = _extreme(like.copy(data=ratio.numpy()), largest=True) or ("", 0.0)
-        if worst > 3:
-            advice = "chains may wander or be in separate modes; check identification, or fix an ordering"
-            sentence = f"the posterior is {worst:.1f} times as wide as the prior: {advice}"
-            yield Finding("warning", place, worst, sentence)
+def _stuck(values: xr.DataArray, every: xr.DataArray) -> Finding | None:
+    """R-hat's finding over single chains: each stays in its mode, which groups that have all modes cannot tell."""
+    place, worst = extreme(every, largest=True) or ("", 1.0)
+    groups = _modes(_element(values, place)) if worst > STUCK else ""
+    return _separate(place, worst, groups) if groups else None
 
 
 def _disagreement(values: xr.DataArray, place: str, rhat: float) -> Finding:
     """R-hat's finding: too short a run, or chains that sit in separate modes."""
+    if groups := _modes(_element(values, place)):
+        return _separate(place, rhat, groups)
     level = "error" if rhat > 1.05 else "warning"
-    groups = _modes(_element(values, place))
-    if groups:
-        advice = "fix an order or a sign, or start the chains together; longer runs will not help"
-        return Finding(level, place, rhat, f"R-hat {rhat:.3f}: chains sit in separate modes ({groups}): {advice}")
-    return Finding(
-        level,
-        place,
-        rhat,
-        f"R-hat {rhat:.3f} is above 1.01: chains have not mixed; warm up and sample longer",
-    )
+    sentence = f"R-hat {rhat:.3f} is above 1.01: chains have not mixed; warm up and sample longer"
+    return Finding(level, place, rhat, sentence)
+
+
+def _separate(place: str, rhat: float, groups: str) -> Finding:
+    advice = "fix an order or a sign, or start the chains together; longer runs will not help"
+    return Finding("error", place, rhat, f"R-hat {rhat:.3f}: chains sit in separate modes ({groups}): {advice}")
 
 
 def _modes(draws: np.ndarray) -> str:
@@ -171,6 +150,14 @@ def _modes(draws: np.ndarray) -> str:
     return f"{len(low)} near {low.mean():.3g}, {len(high)} near {high.mean():.3g}"
 
 
+def _smaller_steps(fit: Fit) -> str:
+    """The advice to take smaller steps, where there are any."""
+    now = float(fit.info.get("target_accept_prob", 0.8))
+    if now >= 0.99:
+        return ""
+    return f"raise target_accept_prob from {now:g} to {0.95 if now < 0.95 else 0.99:g}, or "
+
+
 def _neck(fit: Fit, diverging: Tensor) -> tuple[str, str, str] | None:
     """The scale, the site it scales and that site's plate, where divergences gather at small scales."""
     flags = diverging.reshape(-1)
@@ -178,8 +165,8 @@ def _neck(fit: Fit, diverging: Tensor) -> tuple[str, str, str] | None:
     if len(flags) != len(next(iter(draws.values()))) or fit.model is None:
         return None
     for name, value in draws.items():
-        if value.ndim == 1 and value.is_floating_point() and bool((value > 0).all()):
-            logs = value.double().log()
+        if value.ndim == 1 and value.is_floating_point():
+            logs = value.double().log() if bool((value > 0).all()) else value.double()  # a scale, or the log of one
             shift = (logs[~flags].mean() - logs[flags].mean()) / logs[~flags].std()
             scaled = _scaled_by(fit, name, draws) if shift > 0.5 else None
             if scaled is not None:
@@ -188,39 +175,23 @@ def _neck(fit: Fit, diverging: Tensor) -> tuple[str, str, str] | None:
 
 
 def _scaled_by(fit: Fit, scale: str, draws: dict[str, Tensor]) -> tuple[str, str] | None:
-    """A latent site in a plate whose prior changes with this scale, and the plate."""
+    """A latent site in a plate whose prior variance changes with this scale, and the plate."""
     first = {name: value[0] for name, value in draws.items()}
+    larger = first[scale] + first[scale].abs() + 0.1
     try:
         with fresh(fit.model, fit.args, fit.kwargs) as model, torch.no_grad():
             call = joint(model, fit.args, fit.kwargs)
             before = Program.read(call, fit.args, fit.kwargs, first)
-            after = Program.read(call, fit.args, fit.kwargs, {**first, scale: 2 * first[scale]})
+            after = Program.read(call, fit.args, fit.kwargs, {**first, scale: larger})
             for name in before.latent:
                 one, two = before.nodes[name], after.nodes[name]
                 plates = [f.name for f in one["cond_indep_stack"] if f.vectorized]
-                same = torch.equal(one["fn"].log_prob(one["value"]), two["fn"].log_prob(one["value"]))
+                same = torch.equal(one["fn"].variance, two["fn"].variance)
                 if name != scale and plates and not same:
                     return name, plates[0]
-    except (Unsupported, RuntimeError, ValueError):
+    except (Unsupported, RuntimeError, ValueError, NotImplementedError):
         return None  # a hint that cannot be had is none; the divergences are reported all the same
     return None
-
-
-def _width(draws: Tensor) -> Tensor:
-    """The interquartile range of each element: a sd would not exist under a Cauchy prior."""
-    low, high = draws.double().flatten(0, 1).quantile(torch.tensor([0.25, 0.75]).double(), dim=0)
-    return high - low
-
-
-def _extreme(table: xr.DataArray, largest: bool) -> tuple[str, float] | None:
-    """The worst element's name and number; None where no element has one."""
-    values = np.asarray(table.values, dtype=float)
-    if not np.isfinite(values).any():
-        return None
-    flat = int(np.nanargmax(values) if largest else np.nanargmin(values))
-    index = np.unravel_index(flat, values.shape)
-    inside = ", ".join(str(table[d].values[i]) for d, i in zip(table.dims, index, strict=True))
-    return (f"{table.name}[{inside}]" if inside else str(table.name)), float(values.flat[flat])
 
 
 def _element(values: xr.DataArray, place: str) -> np.ndarray:

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from inference import _findings
-from inference._findings import Finding
+from inference._finding import Finding
+from inference._identification import identification
 from inference.base import Fit
 from inference.calibration import Calibration, simulation_based_calibration
 from inference.datatree import to_datatree
@@ -74,7 +75,7 @@ def diagnose(fit: Fit) -> Diagnosis:
     if all(bool(torch.isfinite(value).all()) for value in fit.draws.values()):
         if not _is_independent(fit):
             found += [*_findings.mixing(posterior), *_findings.energy(fit), *_findings.tree_depth(fit)]
-        found += _findings.identification(fit, posterior)
+        found += identification(fit, posterior)
     order = {"error": 0, "warning": 1, "note": 2}
     found.sort(key=lambda f: order[f.level])
     return Diagnosis(fit.method, all(f.level == "note" for f in found), tuple(found))

@@ -109,7 +109,7 @@ def _values_only(graph: fx.Graph, maximum: fx.Node) -> None:
 def _fail_by_nan(graph: fx.Graph, check: fx.Node) -> None:
     """A factorisation that fails at one point of a batch spoils that point, not the batch."""
     info = check.args[0]
-    others = [u for u in info.args[0].users if u is not info]
+    others = [u for u in info.args[0].users if u.args[1] == 0]  # the factor, not pivots
     graph.erase_node(check)
     for factor in others:
         with graph.inserting_after(max(factor, info)):

@@ -73,6 +73,8 @@ class _Rewriter:
     def copied(self, node: fx.Node) -> fx.Node:
         """The operation as it is, on full tensors; what is written into gets memory of its own everywhere."""
         made = self.graph.node_copy(node, self.full)
+        if node.target in {aten.view.default, aten._unsafe_view.default}:
+            made.target = aten.reshape.default  # an expanded tensor has no view of another shape
         if node.target in WRITTEN_INTO:
             with self.graph.inserting_before(made):
                 own = self.call(aten.clone.default, (made.args[0],), {"memory_format": torch.contiguous_format})
@@ -126,12 +128,13 @@ class _Rewriter:
         made = form.node if shape == form.shape else self.call(aten.reshape.default, (form.node, list(shape)))
         return Compact(made, shape, full, form.fill, form.counts)
 
-    def reshaped(self, node: fx.Node) -> Compact | None:
+    def reshaped(self, node: fx.Node) -> Compact:
+        """Any view, as a reshape: its operand need not lie in memory as it did."""
         form, full = self.forms[node.args[0]], shape_of(node)
         if form.full == full:
             return form
         if [n for n in form.full if n != 1] != [n for n in full if n != 1]:
-            return None
+            return Compact(self.call(aten.reshape.default, (self.full(node.args[0]), list(full))), full, full)
         sizes = iter([c for c, n in zip(form.shape, form.full, strict=True) if n != 1])
         shape = tuple(1 if n == 1 else next(sizes) for n in full)
         made = self.call(aten.reshape.default, (form.node, list(shape)))

@@ -143,6 +143,7 @@ def _answer(own: Any, args: Any, kwargs: Any, run: Run, seconds: float, stop: St
         "gradients": run.gradients,
         "executor": run.batched.executor,
         "executor_reason": run.batched.reason,
+        "target_accept_prob": settings.target_accept_prob,
         "max_tree_depth": settings.max_tree_depth,
     }
     return Fit(own, args, kwargs, "mcmc", draws, {}, stats, info, *before, run.state())

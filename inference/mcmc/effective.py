@@ -39,5 +39,7 @@ def _ess(z: Tensor) -> Tensor:
     pairs = rho[: n // 2 * 2].reshape(n // 2, 2, -1).sum(1)  # (n // 2, dim)
     alive = (pairs > 0).cumprod(0)
     monotone = torch.cummin(pairs, 0).values * alive
-    tau = (2 * monotone.sum(0) - 1).clamp(min=1 / torch.log10(torch.tensor(float(chains * n))))
+    last = alive.sum(0, keepdim=True).clamp(max=n // 2 - 1)  # the first pair that is left out
+    rest = rho[: n // 2 * 2 : 2].gather(0, last)[0].clamp(min=0)  # its even half counts once
+    tau = (2 * monotone.sum(0) - 1 + rest).clamp(min=1 / torch.log10(torch.tensor(float(chains * n))))
     return chains * n / tau

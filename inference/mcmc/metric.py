@@ -58,8 +58,9 @@ def learn(draws: Tensor, grads: Tensor) -> Metric:
     sd_draws, sd_grads = draws.std(0), grads.std(0)
     sd_grads = torch.where(sd_grads > 0, sd_grads, 1.0 / sd_draws.clamp(min=1e-10))
     fisher = (sd_draws / sd_grads).clamp(1e-20, 1e20).sqrt()
+    fisher = torch.where(fisher.isfinite(), fisher, torch.ones_like(fisher))
     if dim > DENSE_UP_TO or n < 5 * dim:
-        return Metric(torch.where(fisher.isfinite(), fisher, torch.ones_like(fisher)))
+        return Metric(fisher)
     share = dim / (n + dim)
     covariance = torch.cov(draws.T).reshape(dim, dim)
     covariance = (1 - share) * covariance + share * torch.diag(covariance.diagonal())

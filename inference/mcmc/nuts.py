@@ -58,9 +58,13 @@ class _Transition:
                 break
         return _read(tree, state, tuned)
 
-    def acceptance(self, rates: Tensor) -> float:
-        """Harmonic mean over the chains, bounded: small steps for the sake of a few mean long trees for all."""
-        return harmonic(rates, least=0.1)
+    def acceptance(self, rates: Tensor, progress: float) -> float:
+        """Harmonic mean over the chains; after a third of the warm-up bounded below.
+
+        At first one chain in a steep place must shorten the step of all, or it never leaves; later small steps
+        for the sake of a few would mean long trees for all.
+        """
+        return harmonic(rates, least=1e-3 if progress < 1 / 3 else 0.1)
 
     def uniform(self, rows: int, like: Tensor) -> Tensor:
         """Uniform numbers, (rows, C)."""

@@ -76,16 +76,16 @@ def warm_up(
 
     The metric is learned anew from the last half of the turns so far, at turns that grow by half; the last
     seventh of the turns only tunes the step. A kernel that tunes more than that has `adapt(tuned) -> Tuned`,
-    and one that averages acceptance over the chains in its own way `acceptance(rates) -> float`.
+    and one that averages acceptance over the chains in its own way `acceptance(rates, progress) -> float`.
     """
-    adapt, accepted = getattr(kernel, "adapt", None), getattr(kernel, "acceptance", harmonic)
+    adapt, accepted = getattr(kernel, "adapt", None), getattr(kernel, "acceptance", lambda rates, _: harmonic(rates))
     step, window = StepSize(math.log(tuned.step_size), target), Window()
     next_metric = max(4, min(20, turns // 8))
     for turn in range(turns):
         chains, stats = kernel(chains, tuned, turn)
         watch(turn, chains, stats, tuned)
         window.add(chains)
-        tuned = tuned.with_step(step.update(accepted(stats["acceptance_rate"])))
+        tuned = tuned.with_step(step.update(accepted(stats["acceptance_rate"], turn / turns)))
         tuned = adapt(tuned) if adapt is not None else tuned
         if turn + 1 == next_metric and turn + 1 <= turns - turns // 7:
             draws, grads = window.pooled(max(2, (turn + 1) // 2))

@@ -108,6 +108,51 @@ def test_divergences_in_a_funnel_name_the_scale_the_site_and_the_plate():
     assert "target_accept_prob" in finding.sentence
 
 
+def test_a_log_scale_is_a_neck_too_and_smaller_steps_are_advised_while_there_are_any():
+    def funnel():
+        v = pyro.sample("v", dist.Normal(0.0, 3.0))
+        with pyro.plate("rows", 3):
+            pyro.sample("x", dist.Normal(0.0, (v / 2).exp()))
+
+    v = 3 * torch.randn(4, 500).double()
+    x = (v / 2).exp()[..., None] * torch.randn(4, 500, 3).double()
+    fit = Fit(funnel, (), {}, "mcmc", {"v": v, "x": x}, stats={"diverging": v < v.quantile(0.01)})
+    (finding,) = (f for f in diagnose(fit).findings if "diverge" in f.sentence)
+    assert finding.site == "v"
+    assert "scale of plate 'rows'" in finding.sentence
+    assert "write 'x' non-centred" in finding.sentence
+    anywhere = torch.zeros(4, 500, dtype=torch.bool)
+    anywhere[1, ::100] = True
+    for now, advised in ((0.8, "from 0.8 to 0.95, or rep"), (0.95, "from 0.95 to 0.99, or rep"), (0.99, "): reparam")):
+        run = of(exact_draws(Y, (4, 500)), stats={"diverging": anywhere}, info={"target_accept_prob": now})
+        assert advised in str(diagnose(run))
+
+
+def test_many_chains_in_two_modes_are_seen_though_every_group_has_both():
+    apart = torch.randn(256, 100).double() + 10 * (-1.0) ** torch.arange(256).double()[:, None]
+    (finding, *rest) = diagnose(of(apart)).findings
+    assert finding.level == "error"
+    assert "separate modes (128 near -10" in finding.sentence
+    assert not any("times as long" in f.sentence for f in rest)
+
+
+def test_two_sites_that_are_known_only_together_are_named():
+    def sum_of_two(y):
+        a, b = pyro.sample("a", dist.Normal(0.0, 10.0)), pyro.sample("b", dist.Normal(0.0, 10.0))
+        pyro.sample("y", dist.Normal(a + b, 0.1), obs=y)
+
+    a = torch.randn(4, 500).double() * 10 / 2**0.5
+    b = 0.1 * torch.randn(4, 500).double() - a
+    diagnosis = diagnose(Fit(sum_of_two, (Y[0],), {}, "mcmc", {"a": a, "b": b}, stats={"lp": a}))
+    (finding,) = diagnosis.findings
+    assert finding[:2] == ("note", "a")
+    assert "'a' and 'b' are known only together" in finding.sentence
+    assert "in terms of their sum" in finding.sentence
+    assert diagnosis.ok
+    apart = {"a": a, "b": torch.randn(4, 500).double() * 10 / 2**0.5}
+    assert not diagnose(Fit(sum_of_two, (Y[0],), {}, "mcmc", apart, stats={"lp": a})).findings
+
+
 def test_energy_and_depth_are_judged():
     loc = exact_draws(Y, (4, 500))
     slow = (torch.randn(4, 500).double() * 0.1).cumsum(1)
