@@ -38,8 +38,9 @@ def _ess(z: Tensor) -> Tensor:
     rho[0] = 1.0
     pairs = rho[: n // 2 * 2].reshape(n // 2, 2, -1).sum(1)  # (n // 2, dim)
     alive = (pairs > 0).cumprod(0)
+    alive[(n - 3) // 2 :] = 0  # lags that hardly any pair of draws has
     monotone = torch.cummin(pairs, 0).values * alive
-    last = alive.sum(0, keepdim=True).clamp(max=n // 2 - 1)  # the first pair that is left out
+    last = alive.sum(0, keepdim=True)  # the first pair that is left out
     rest = rho[: n // 2 * 2 : 2].gather(0, last)[0].clamp(min=0)  # its even half counts once
     tau = (2 * monotone.sum(0) - 1 + rest).clamp(min=1 / torch.log10(torch.tensor(float(chains * n))))
     return chains * n / tau
