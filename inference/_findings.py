@@ -16,7 +16,7 @@ from inference._sites import Program
 from inference.base import Fit, Unsupported, fresh, joint
 
 MANY = 16  # chains above which R-hat compares groups of chains
-STUCK = 1.5  # R-hat above which chains may not move at all between places, however many there are
+STUCK = 1.1  # R-hat above which many chains may each stay in a place of its own; of few, any that is judged
 
 
 def optimisation(fit: Fit) -> Iterator[Finding]:
@@ -121,7 +121,8 @@ def divergences(fit: Fit) -> Iterator[Finding]:
 def _stuck(values: xr.DataArray, every: xr.DataArray) -> Finding | None:
     """R-hat's finding over single chains: each stays in its mode, which groups that have all modes cannot tell."""
     place, worst = extreme(every, largest=True) or ("", 1.0)
-    groups = _modes(_element(values, place)) if worst > STUCK else ""
+    limit = STUCK if values.sizes["chain"] > MANY else 1.01
+    groups = _modes(_element(values, place)) if worst > limit else ""
     return _separate(place, worst, groups) if groups else None
 
 
@@ -141,10 +142,12 @@ def _separate(place: str, rhat: float, groups: str) -> Finding:
 
 def _modes(draws: np.ndarray) -> str:
     """Say which chains sit where, when the widest gap between chains is beyond all scatter inside them."""
-    means = np.sort(draws.mean(1))
+    order, scatter = np.argsort(draws.mean(1)), draws.std(1)
+    means = draws.mean(1)[order]
     gaps = np.diff(means)
     cut = int(gaps.argmax())
-    if gaps[cut] < 3 * np.median(draws.std(1)):
+    beside = scatter[order[cut : cut + 2]].max()  # a chain that went far out in a heavy tail scatters far
+    if gaps[cut] < 3 * max(np.median(scatter), beside):
         return ""
     low, high = means[: cut + 1], means[cut + 1 :]
     return f"{len(low)} near {low.mean():.3g}, {len(high)} near {high.mean():.3g}"

@@ -136,6 +136,12 @@ def test_many_chains_in_two_modes_are_seen_though_every_group_has_both():
     assert not any("times as long" in f.sentence for f in rest)
 
 
+def test_a_chain_far_out_in_a_heavy_tail_is_no_mode():
+    x = torch.randn(64, 200).double() + 1.5 * torch.randn(64, 1).double()
+    x[3, 50:120] = 2000 * torch.rand(70).double()
+    assert "separate modes" not in str(diagnose(of(x)))
+
+
 def test_two_sites_that_are_known_only_together_are_named():
     def sum_of_two(y):
         a, b = pyro.sample("a", dist.Normal(0.0, 10.0)), pyro.sample("b", dist.Normal(0.0, 10.0))
