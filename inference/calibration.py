@@ -13,11 +13,11 @@ from rich.progress import track
 from scipy import stats
 from torch import Tensor
 
-from inference._groups import Axes
-from inference._over_draws import flatten
-from inference._sites import At, Program, is_data, sample_nodes
 from inference.base import Fit, Unsupported, fresh
+from inference.datatree.groups import Axes
 from inference.predict import simulate
+from inference.tracing.over_draws import flatten
+from inference.tracing.sites import At, Program, is_data, sample_nodes
 from ppmodels.base import Model
 
 

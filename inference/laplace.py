@@ -8,11 +8,11 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from inference import _summit as summit
-from inference._blocks import BLOCK, log_probs
-from inference._psis import TRUSTED, psis, verdict
 from inference.base import Fit, Unsupported, fresh, joint
 from inference.density import Density
+from inference.optimum import summit as summit
+from inference.optimum.blocks import BLOCK, log_probs
+from inference.psis import TRUSTED, psis, verdict
 
 
 def fit(

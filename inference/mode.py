@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from inference import _summit as summit
 from inference.base import Fit, fresh, joint
 from inference.density import Density
+from inference.optimum import summit as summit
 
 
 def fit(

@@ -8,12 +8,12 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from inference._blocks import BLOCK
-from inference._lbfgs import STATUS
-from inference._pathfinder import Approximation, approximate
-from inference._psis import TRUSTED, psis, verdict
 from inference.base import Fit, fresh, joint
 from inference.density import Density
+from inference.optimum.blocks import BLOCK
+from inference.optimum.lbfgs import STATUS
+from inference.optimum.paths import Approximation, approximate
+from inference.psis import TRUSTED, psis, verdict
 
 APART, QUORUM = 2.0, 0.75  # nats between ELBOs of paths that disagree, and the share that must agree
 

@@ -9,11 +9,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference._learned import learned
-from inference._over_draws import flatten, over_draws
-from inference._sites import At, Blocks, Program, place, sample_nodes
 from inference.base import Draws, Fit, Unsupported, fresh
 from inference.pointwise import assignments
+from inference.tracing.learned import learned
+from inference.tracing.over_draws import flatten, over_draws
+from inference.tracing.sites import At, Blocks, Program, place, sample_nodes
 from ppmodels.base import Data, Model
 
 __all__ = ["assignments", "computed", "predict", "prior_predictive", "simulate"]

@@ -14,10 +14,10 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from inference import plots
-from inference._groups import as_json
 from inference.base import Fit, Unsupported
 from inference.check import cells, diagnose, named, table
 from inference.datatree import save
+from inference.datatree.groups import as_json
 
 PAGE = "report.html"
 TITLES = {

@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = sorted(path for package in ("ppmodels", "inference") for path in (ROOT / package).rglob("*.py"))
 PROGRAMS = sorted(path for folder in ("examples", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 
-# Tiers of `inference`, lowest first; the back ends, which are discovered, stand between `density` and `predict`.
-BELOW = {"base": 0, "density": 1}
-BACK_END = 2
-ABOVE = {"predict": 3, "pointwise": 3, "datatree": 4, "calibration": 5, "check": 5, "plots": 6, "report": 6, "cli": 7}
+# Tiers of `inference`, lowest first; the back ends, which are discovered, stand between those below and above.
+BELOW = {"base": 0, "density": 1, "psis": 1, "training": 1, "tracing": 2, "optimum": 2}
+BACK_END = 3
+ABOVE = {"predict": 4, "pointwise": 4, "datatree": 5, "calibration": 6, "check": 6, "plots": 7, "report": 7, "cli": 8}
 DRAWING = {"plots", "report"}
 
 
@@ -81,26 +81,6 @@ def direct(name):
     return frozenset(m for m in found if m.startswith("inference.") and m != name)
 
 
-def is_private(name):
-    return name.rpartition(".")[2].startswith("_")
-
-
-def reached(name, seen=frozenset()):
-    """Public units that a unit stands on, private ones looked through."""
-    found = set()
-    for other in direct(name) - seen:
-        found |= reached(other, seen | {name}) if is_private(other) else {other}
-    return found
-
-
-def users(name, seen=frozenset()):
-    """Public units that stand on a unit, directly or through private ones."""
-    found = set()
-    for other in (u for u in UNITS if name in direct(u) and u not in seen):
-        found |= users(other, seen | {name}) if is_private(other) else {other}
-    return found
-
-
 def tier(name):
     short = name.removeprefix("inference.")
     return BACK_END if short in inference.methods() else {**BELOW, **ABOVE}[short]
@@ -108,22 +88,23 @@ def tier(name):
 
 def test_every_module_has_a_place():
     known = {*BELOW, *ABOVE, *inference.methods()}
-    lost = {name for name in UNITS if not is_private(name)} - {f"inference.{name}" for name in known}
+    lost = set(UNITS) - {f"inference.{name}" for name in known}
     assert not lost, f"neither a back end (no `fit`) nor in a tier: {sorted(lost)}"
 
 
 @pytest.mark.parametrize("name", UNITS)
 def test_inference_imports_downward_only(name):
-    if is_private(name):
-        levels = {user: max((tier(r) for r in reached(name)), default=0) for user in users(name)}
-        assert users(name), f"nothing uses {name}"
-        assert all(tier(user) >= level for user, level in levels.items()), f"{name} imports above {levels}"
-        return
-    up = {other for other in reached(name) if tier(other) > tier(name)}
+    up = {other for other in direct(name) if tier(other) > tier(name)}
     assert not up, f"{name} imports upward: {sorted(up)}"
-    if name.removeprefix("inference.") in inference.methods():
-        across = {other for other in reached(name) if tier(other) == BACK_END}
+    if tier(name) == BACK_END:
+        across = {other for other in direct(name) if tier(other) == BACK_END}
         assert not across, f"{name} imports other back ends: {sorted(across)}"
+
+
+def test_everything_below_is_used():
+    used = {other for name in UNITS for other in direct(name)}
+    idle = {name for name in UNITS if tier(name) < BACK_END} - used
+    assert not idle, f"nothing uses {sorted(idle)}"
 
 
 def test_no_module_imports_itself_by_a_detour():
@@ -190,13 +171,11 @@ def _check_family(module, own):
 @pytest.mark.parametrize("name", UNITS)
 def test_arviz_and_matplotlib_are_known_only_at_the_top(name):
     tops = {m.partition(".")[0] for module in FILES if unit(module) == name for m in imports(FILES[module])}
-    known_by = {u.removeprefix("inference.") for u in (users(name) if is_private(name) else {name})}
     if any(top.startswith("arviz") for top in tops):
         assert tops & {"arviz_base", "arviz_stats", "arviz_plots"} == {t for t in tops if t.startswith("arviz")}
-        low = {u for u in known_by if tier(f"inference.{u}") < ABOVE["datatree"]}
-        assert not low, f"{name} imports ArviZ, and is below datatree: used by {sorted(low)}"
+        assert tier(name) >= ABOVE["datatree"], f"{name} imports ArviZ, and is below datatree"
     if "matplotlib" in tops:
-        assert known_by <= DRAWING, f"{name} imports matplotlib, and is used by {sorted(known_by - DRAWING)}"
+        assert name.removeprefix("inference.") in DRAWING, f"{name} imports matplotlib"
 
 
 def test_programs_may_use_the_library_but_not_one_another():

@@ -5,13 +5,13 @@ import logging
 import torch
 from torch import Tensor
 
-from inference._normals import Normals
-from inference._pathfinder import approximate
 from inference.density import Batched, Density
 from inference.density.executor import chains_innermost
 from inference.mcmc.chains import Chains, Tuned, normal
 from inference.mcmc.metric import DENSE_UP_TO, Metric
 from inference.mcmc.plan import Plan
+from inference.optimum.normals import Normals
+from inference.optimum.paths import approximate
 
 log = logging.getLogger("inference")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import inference
-from inference import _flags as flags
+from inference.cli import flags as flags
 from inference.cli import main
 from ppmodels.clustering.gmm import GaussianMixture
 from ppmodels.datasets import old_faithful

@@ -10,8 +10,8 @@ from pyro.poutine import runtime
 from sklearn.datasets import load_iris
 
 from inference import em
-from inference._em_problem import Problem
 from inference.base import Unsupported, joint
+from inference.em.problem import Problem
 from ppmodels.base import Data
 from ppmodels.clustering.gmm import GaussianMixture
 from ppmodels.datasets import old_faithful

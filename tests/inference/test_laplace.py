@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from inference import Unsupported, laplace
-from inference._summit import flat
 from inference.base import fresh
 from inference.density import Density
+from inference.optimum.summit import flat
 
 F = torch.float64
 

@@ -10,9 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from inference import pathfinder
-from inference._normals import Normals, from_pairs
-from inference._pathfinder import approximate
 from inference.density import Batched
+from inference.optimum.normals import Normals, from_pairs
+from inference.optimum.paths import approximate
 from tests.inference.posteriors import NAMES, posterior
 
 F = torch.float64

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from inference import plots
-from inference._ranks import rank_band, rank_difference
 from inference.base import Fit, Unsupported
 from inference.check import simulation_based_calibration
+from inference.plots.ranks import rank_band, rank_difference
 from inference.predict import simulate
 from ppmodels import load
 from ppmodels.base import Data

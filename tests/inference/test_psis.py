@@ -7,7 +7,7 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 
-from inference._psis import generalised_pareto, psis, quantile
+from inference.psis import generalised_pareto, psis, quantile
 
 
 def pareto(shape, size, seed):

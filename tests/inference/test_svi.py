@@ -13,11 +13,11 @@ from pyro.infer import Trace_ELBO, autoguide
 from torch import nn
 
 from inference import svi
-from inference._ascent import Ascent
-from inference._learned import learned
-from inference._objective import Objective, Survey
 from inference.base import Unsupported, fresh, joint
 from inference.density import Density
+from inference.svi.ascent import Ascent
+from inference.svi.objective import Objective, Survey
+from inference.tracing.learned import learned
 from ppmodels.base import Data
 
 

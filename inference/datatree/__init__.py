@@ -9,15 +9,15 @@ import torch
 import xarray as xr
 from pyro.infer import MCMC
 
-from inference._groups import Axes, array, as_json, constants, run_attributes
-from inference._learned import learned
-from inference._netcdf import load, write
-from inference._over_draws import flatten
-from inference._pyro_mcmc import read_mcmc
-from inference._sites import Program, place
 from inference.base import Draws, Fit, Unsupported, fresh, joint
+from inference.datatree.groups import Axes, array, as_json, constants, run_attributes
+from inference.datatree.netcdf import load, write
+from inference.datatree.pyro_mcmc import read_mcmc
 from inference.pointwise import pointwise
 from inference.predict import computed, predict, prior_predictive
+from inference.tracing.learned import learned
+from inference.tracing.over_draws import flatten
+from inference.tracing.sites import Program, place
 
 __all__ = ["load", "save", "to_datatree"]
 

@@ -8,13 +8,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from inference._ellipses import ellipses
-from inference._panels import CHAINS, PANELS, columns_of, density_of, elements_of, page
-from inference._ranks import rank_band, rank_difference
 from inference.base import Fit, Unsupported
 from inference.calibration import Calibration
 from inference.check import named, table
 from inference.datatree import to_datatree
+from inference.plots.ellipses import ellipses
+from inference.plots.panels import CHAINS, PANELS, columns_of, density_of, elements_of, page
+from inference.plots.ranks import rank_band, rank_difference
 
 __all__ = ["calibration", "compare", "ellipses", "energy", "objective", "predictive", "ranks", "trace"]
 

@@ -16,7 +16,7 @@ from pyro.ops.contract import contract_to_tensor
 from pyro.ops.rings import Ring
 from torch import Tensor
 
-from inference._sites import At, Blocks, Program, is_data, sample_nodes
+from inference.tracing.sites import At, Blocks, Program, is_data, sample_nodes
 
 DRAW = "\x00"  # the symbol of the axis of draws; Pyro's own symbols are letters
 

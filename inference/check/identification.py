@@ -7,10 +7,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from inference._finding import Finding, extreme
-from inference._over_draws import flatten
 from inference.base import Fit, Unsupported
+from inference.check.finding import Finding, extreme
 from inference.predict import prior_predictive
+from inference.tracing.over_draws import flatten
 
 PROBED = 60  # scalars whose correlations are looked at
 THINNED = 20_000  # draws that are enough to see a width

@@ -13,8 +13,8 @@ from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from inference._over_draws import over_draws
 from inference.base import Unsupported, joint
+from inference.tracing.over_draws import over_draws
 
 Program = Callable[..., Any]
 AUTOMATIC = {

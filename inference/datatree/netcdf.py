@@ -18,8 +18,8 @@ import xarray as xr
 from torch import Tensor, nn
 
 import ppmodels
-from inference._groups import site_name
 from inference.base import Draws, Fit
+from inference.datatree.groups import site_name
 from ppmodels.base import Data, Model
 
 REMAINDER = "remainder"  # the group that holds the bytes

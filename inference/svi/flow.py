@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference._guides import normal_log_prob
+from inference.svi.guides import normal_log_prob
 
 BOUND = 2.0  # log scales of one coupling stay in (-BOUND, BOUND), so that no layer can blow up
 

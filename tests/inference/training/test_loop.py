@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from inference._checkpoint import Checkpoint
-from inference._plateau import RATES, Plateau
-from inference._training import Training, first_not_finite, minibatch
+from inference.training.checkpoint import Checkpoint
+from inference.training.loop import Training, first_not_finite, minibatch
+from inference.training.plateau import RATES, Plateau
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from inference import _findings
-from inference._finding import Finding
-from inference._identification import identification
 from inference.base import Fit
 from inference.calibration import Calibration, simulation_based_calibration
+from inference.check import findings
+from inference.check.finding import Finding
+from inference.check.identification import identification
 from inference.datatree import to_datatree
 
 __all__ = [
@@ -71,10 +71,10 @@ def diagnose(fit: Fit) -> Diagnosis:
     depth, Pareto k-hat, convergence of an optimiser, and posteriors wider than their priors.
     """
     posterior = _posterior(fit)
-    found = [*_findings.optimisation(fit), *_findings.importance(fit), *_findings.divergences(fit)]
+    found = [*findings.optimisation(fit), *findings.importance(fit), *findings.divergences(fit)]
     if all(bool(torch.isfinite(value).all()) for value in fit.draws.values()):
         if not _is_independent(fit):
-            found += [*_findings.mixing(posterior), *_findings.energy(fit), *_findings.tree_depth(fit)]
+            found += [*findings.mixing(posterior), *findings.energy(fit), *findings.tree_depth(fit)]
         found += identification(fit, posterior)
     order = {"error": 0, "warning": 1, "note": 2}
     found.sort(key=lambda f: order[f.level])

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference._checkpoint import Checkpoint
-from inference._guides import Guide, MeanField
-from inference._lbfgs import maximise
-from inference._plateau import Plateau
 from inference.density import Density
 from inference.density.executor import Batched, chains_innermost
+from inference.optimum.lbfgs import maximise
+from inference.svi.guides import Guide, MeanField
+from inference.training.checkpoint import Checkpoint
+from inference.training.plateau import Plateau
 
 WINDOW = 100  # steps over which the ELBO is averaged
 BETAS = 0.9, 0.99  # Adam's averages; the second is shorter than a network's, as the slope falls fast

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from inference._flow import Flow
-from inference._guides import FullRank, LowRank, MeanField, normal_log_prob
+from inference.svi.flow import Flow
+from inference.svi.guides import FullRank, LowRank, MeanField, normal_log_prob
 
 DIM = 3
 GUIDES = [MeanField(DIM), FullRank(DIM), LowRank(DIM, 2), Flow(DIM, layers=2, hidden=4)]

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference._elimination import Factors, components, log_sum, marginals, shared_plates
-from inference._learned import learned
-from inference._over_draws import flatten, over_draws
-from inference._sites import Program, place
 from inference.base import Draws, Fit, Unsupported, fresh, joint
+from inference.pointwise.elimination import Factors, components, log_sum, marginals, shared_plates
+from inference.tracing.learned import learned
+from inference.tracing.over_draws import flatten, over_draws
+from inference.tracing.sites import Program, place
 
 
 @dataclass(frozen=True)

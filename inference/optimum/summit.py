@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference._lbfgs import NO_START, RUNNING, STATUS, Ascent, maximise
 from inference.density import Density
+from inference.optimum.lbfgs import NO_START, RUNNING, STATUS, Ascent, maximise
 
 NEWTON_DIM = 1000  # coordinates above which the Hessian costs more than it tells
 NEWTON_STEPS = 20

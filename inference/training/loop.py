@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference._checkpoint import Checkpoint
-from inference._plateau import Plateau
+from inference.training.checkpoint import Checkpoint
+from inference.training.plateau import Plateau
 
 Parameters = Mapping[str, Tensor]
 

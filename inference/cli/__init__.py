@@ -14,9 +14,9 @@ from rich.table import Table
 
 import inference
 import ppmodels
-from inference import _flags as flags
-from inference import _table as tables
 from inference.base import Fit
+from inference.cli import flags as flags
+from inference.cli import table as tables
 
 HEADINGS = ("model", "what it is", "knows itself")
 DOUBTFUL, BAD_INPUT, INTERRUPTED = 1, 2, 130

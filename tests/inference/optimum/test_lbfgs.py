@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from inference._curvature import Curvature
-from inference._lbfgs import CONVERGED, NO_START, RUNNING, maximise
+from inference.optimum.curvature import Curvature
+from inference.optimum.lbfgs import CONVERGED, NO_START, RUNNING, maximise
 
 F = torch.float64
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference._curvature import Curvature
+from inference.optimum.curvature import Curvature
 
 ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference._blocks import log_probs
-from inference._curvature import curved, diagonal
-from inference._lbfgs import Ascent, Trajectory, maximise
-from inference._normals import Normals, from_pairs
 from inference.density import Batched
+from inference.optimum.blocks import log_probs
+from inference.optimum.curvature import curved, diagonal
+from inference.optimum.lbfgs import Ascent, Trajectory, maximise
+from inference.optimum.normals import Normals, from_pairs
 
 ELEMENTS = 20_000_000  # of the largest tensor that a race of iterates makes at once
 FEW, FINALISTS = 5, 6  # draws of the first heat, and iterates of a path that reach the second

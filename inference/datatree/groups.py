@@ -12,8 +12,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from inference._sites import Program
 from inference.base import Fit
+from inference.tracing.sites import Program
 from ppmodels.base import Data
 
 RESERVED = {"chain", "draw", "sample", "pred_id"}

@@ -13,17 +13,17 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from inference._ascent import Ascent
-from inference._checkpoint import Checkpoint
-from inference._flow import Flow
-from inference._guides import FullRank, Guide, LowRank, MeanField
-from inference._learned import Untouched, in_store
-from inference._objective import AUTOMATIC, Objective, Survey
-from inference._plateau import Plateau
-from inference._psis import psis
-from inference._training import Training
 from inference.base import Draws, Fit, Unsupported, fresh, joint
 from inference.density import Density
+from inference.psis import psis
+from inference.svi.ascent import Ascent
+from inference.svi.flow import Flow
+from inference.svi.guides import FullRank, Guide, LowRank, MeanField
+from inference.svi.objective import AUTOMATIC, Objective, Survey
+from inference.tracing.learned import Untouched, in_store
+from inference.training.checkpoint import Checkpoint
+from inference.training.loop import Training
+from inference.training.plateau import Plateau
 from ppmodels.base import Data, HasGuide, Model
 
 

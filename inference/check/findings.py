@@ -10,10 +10,10 @@ import xarray as xr
 from arviz_stats.sampling_diagnostics import ess, rhat, rhat_nested
 from torch import Tensor
 
-from inference._finding import Finding, extreme
-from inference._over_draws import flatten
-from inference._sites import Program
 from inference.base import Fit, Unsupported, fresh, joint
+from inference.check.finding import Finding, extreme
+from inference.tracing.over_draws import flatten
+from inference.tracing.sites import Program
 
 MANY = 16  # chains above which R-hat compares groups of chains
 STUCK = 1.1  # R-hat above which many chains may each stay in a place of its own; of few, any that is judged

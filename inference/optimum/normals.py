@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inference._curvature import curved, triangle
+from inference.optimum.curvature import curved, triangle
 
 
 @dataclass(frozen=True)

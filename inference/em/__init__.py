@@ -9,8 +9,8 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from inference._em_problem import Point, Problem
 from inference.base import Fit, Unsupported, fresh, joint
+from inference.em.problem import Point, Problem
 from ppmodels.base import HasEM, Theta
 
 ROUNDING = 1e-13  # relative; a smaller change of the objective is none
