@@ -63,6 +63,7 @@ def fit(
     warm_x, warm_stats = _read(found, "warmup_", chains.x)
     info = {
         "seed": plan.seed,
+        "target_accept_prob": plan.target_accept_prob,
         "seconds": time.perf_counter() - began,
         "converged": True,
         "message": f"{x.shape[1]} draws from each of {x.shape[0]} chains",
