@@ -25,7 +25,17 @@ PROGRAMS = sorted(path for folder in ("examples", "benchmarks") for path in (ROO
 # Tiers of `inference`, lowest first; the back ends, which are discovered, stand between those below and above.
 BELOW = {"base": 0, "density": 1, "psis": 1, "training": 1, "tracing": 2, "optimum": 2}
 BACK_END = 3
-ABOVE = {"predict": 4, "pointwise": 4, "datatree": 5, "calibration": 6, "check": 6, "plots": 7, "report": 7, "cli": 8}
+ABOVE = {
+    "predict": 4,
+    "pointwise": 4,
+    "scoring": 4,
+    "datatree": 5,
+    "calibration": 6,
+    "check": 6,
+    "plots": 7,
+    "report": 7,
+    "cli": 8,
+}
 DRAWING = {"plots", "report"}
 
 

@@ -15,8 +15,9 @@ from inference.datatree import to_datatree
 from inference.plots.ellipses import ellipses
 from inference.plots.panels import CHAINS, PANELS, columns_of, density_of, elements_of, page
 from inference.plots.ranks import rank_band, rank_difference
+from inference.plots.reliability import reliability
 
-__all__ = ["calibration", "compare", "ellipses", "energy", "objective", "predictive", "ranks", "trace"]
+__all__ = ["calibration", "compare", "ellipses", "energy", "objective", "predictive", "ranks", "reliability", "trace"]
 
 
 def trace(fit: Fit, var_names: Sequence[str] | None = None) -> Figure:
