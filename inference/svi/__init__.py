@@ -171,9 +171,9 @@ class Run:
                 training.run(objective.loss, lambda: dict(pyro.get_param_store().named_parameters()))
                 parameters = in_store()
                 draws, info = self._draws(objective, survey, parameters)
-            info |= _ending(training.plateau, len(training.elbo))
+            info |= _ending(training.plateau, len(training.objective))
             info["learned"] = sorted(parameters)
-            return self._answer(own, draws, torch.tensor(training.elbo), info, {"parameters": parameters})
+            return self._answer(own, draws, torch.tensor(training.objective), info, {"parameters": parameters})
 
     def _training(self, name: str, restart: int, bar: Progress) -> Training:
         o, rows = self.options, self.args[0].rows if self.args and isinstance(self.args[0], Data) else 0

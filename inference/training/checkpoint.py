@@ -39,7 +39,7 @@ class Checkpoint:
                 facts = json.loads(file.metadata()["facts"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.path} is not a checkpoint of svi: {error}") from None
+            raise ValueError(f"{self.path} is not a checkpoint of a run: {error}") from None
         other = [name for name, value in self.run.items() if facts["run"].get(name) != value]
         if other:
             said = ", ".join(f"{n} was {facts['run'].get(n)!r}, is {self.run[n]!r}" for n in other)

@@ -1,174 +1,225 @@
 """The training loop: minibatches, one optimiser, a stopping rule, checkpoints with exact resume."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from rich.progress import Progress
+from torch import Tensor, nn
 
+from inference.training import processes
+from inference.training.average import Average, swapped, write
 from inference.training.checkpoint import Checkpoint
+from inference.training.held_out import HeldOut
+from inference.training.minibatches import minibatch
+from inference.training.optimiser import FUSED, Groups, Optimiser
 from inference.training.plateau import Plateau
+from inference.training.recording import Recorded
+from inference.training.resume import resume, save
 
 Parameters = Mapping[str, Tensor]
+Loss = Callable[[Tensor | None], Tensor]
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class Training:
-    """Adam on a random loss, -ELBO, over all parameters at once.
+    """Descent on a random loss over all parameters at once.
 
     num_steps: steps at most. lr: learning rate of the first stage; `plateau` lowers it, or `schedule`, a
     share of lr by step, sets it instead. rows, batch_size: rows in all and in a batch; None takes all.
     clip: largest norm of the gradient. seed: of the order of the rows.
     window: steps between two looks at the objective; by default at least 200, and at least an epoch.
-    callbacks: each called as callback(step, mean ELBO of the window); one that returns True ends the run.
+    callbacks: each called as callback(step, mean objective of the window); one that returns True ends the run.
+    optimiser, groups: any of `torch.optim`, and what it is told of each parameter. ema: decay of an average of
+    the weights. held_out: ends the run, and keeps the best weights. precision: "bf16" or "fp16" under autocast.
+    checkpoint: a file, or a `Checkpoint` that also says what run it is. record: see `Recorded`.
+    objective: minus the loss at every step so far.
     """
 
     num_steps: int
-    lr: float
-    plateau: Plateau
+    lr: float = 1e-3
+    plateau: Plateau | None = None
     rows: int = 0
     batch_size: int | None = None
     clip: float = math.inf
     seed: int = 0
     window: int | None = None
     schedule: Callable[[int], float] | None = None
-    checkpoint: Checkpoint | None = None
+    checkpoint: Checkpoint | str | Path | None = None
     callbacks: Sequence[Callable[[int, float], Any]] = ()
-    elbo: list[float] = field(default_factory=list)
+    optimiser: Callable[..., torch.optim.Optimizer] = FUSED
+    groups: Groups = None
+    ema: float | None = None
+    held_out: HeldOut | None = None
+    precision: str | None = None
+    progress_bar: bool = False
+    record: bool = False
+    objective: list[float] = field(default_factory=list)
     stopped: bool = False
+    step: int = 0
+    average: Average | None = field(default=None, init=False, repr=False)
 
-    def run(self, loss: Callable[[Tensor | None], Tensor], parameters: Callable[[], Parameters]) -> "Training":
-        """Minimise loss(index of rows), starting from, and changing, the tensors of `parameters()`.
+    def __post_init__(self) -> None:
+        if self.num_steps < 1 or (self.batch_size is not None and self.batch_size < 1):
+            raise ValueError("num_steps and batch_size must be at least 1")
+        if self.batch_size is not None and self.rows < 1:
+            raise ValueError(f"batch_size takes some of the rows: say how many there are; rows is {self.rows}")
+        if self.precision not in (None, *HALF):
+            raise ValueError(f"no precision {self.precision!r}; there are: bf16, fp16")
+        if not isinstance(self.checkpoint, Checkpoint | None):
+            run = {"seed": self.seed, "lr": self.lr, "rows": self.rows, "batch_size": self.batch_size}
+            self.checkpoint = Checkpoint(Path(self.checkpoint), run)
 
-        parameters: leaf tensors by name; called after each loss, as a program may make some on the way.
+    def run(self, loss: Loss, parameters: nn.Module | Callable[[], Parameters], buffers: Any = None) -> "Training":
+        """Minimise loss(index of rows), starting from, and changing, the tensors of `parameters`.
+
+        parameters: a module; or leaf tensors by name, called after each loss, as a program may make some on
+            the way. buffers: likewise, what else changes and belongs into a checkpoint; a module's are known.
         Raises: FloatingPointError when a loss is not finite, naming the step and the first bad parameter.
         """
-        optimiser = _Optimiser(self.lr)
-        self._resume(loss, parameters, optimiser)
-        window = self.window or max(200, self._batches)
+        self._begin(loss, parameters, buffers)
         recent: list[Tensor] = []
-        while len(self.elbo) + len(recent) < self.num_steps and not self.plateau.converged and not self.stopped:
-            step = len(self.elbo) + len(recent)
-            value = loss(minibatch(self.rows, self.batch_size, step, self.seed))
-            optimiser.know(parameters())
-            self._refuse_infinite(step, value, parameters())
-            optimiser.step(value, self.clip, self.lr * self._rate(step))
-            recent.append(-value.detach())
-            if len(recent) == window or step + 1 == self.num_steps:
-                self._look(recent, parameters(), whole=len(recent) == window)
-                recent = []
-                self._save(optimiser, parameters())
+        with Progress(disable=not self.progress_bar or processes.number() > 0) as bar:
+            task = bar.add_task("training", total=self.num_steps, completed=self.step)
+            while self.step < self.num_steps and not self.ended:
+                recent.append(self._descend(loss))
+                self.step += 1
+                if len(recent) == self._window or self.step == self.num_steps:
+                    self._look(recent, whole=len(recent) == self._window)
+                    told = f"training, objective {math.fsum(self.objective[-len(recent) :]) / len(recent):.4g}"
+                    bar.update(task, completed=self.step, description=told)
+                    recent = []
+                    save(self)
+        if self.held_out is not None and self.held_out.best:
+            write(self.parameters(), self.held_out.best)
         return self
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Compute with the averaged weights inside; afterwards the last ones are back."""
+        if self.ema is None or self.average is None:
+            raise ValueError("there is no average of the weights: say ema=0.999, or another decay")
+        with swapped(self.parameters(), self.average.values):
+            yield
+
+    def curves(self) -> dict[str, Tensor]:
+        """Return the objectives, higher is better: at every step, and the held-out one at every look."""
+        looks = {} if self.held_out is None else {"held_out": self.held_out.objective}
+        return {name: torch.tensor(values) for name, values in {"objective": self.objective, **looks}.items()}
+
     @property
-    def _batches(self) -> int:
-        return 1 if self.batch_size is None else math.ceil(self.rows / self.batch_size)
+    def recorded_reason(self) -> str:
+        """Why the loss is not recorded; empty where it is."""
+        return self._recorded.reason if self._recorded is not None else "record=True was not asked for"
 
-    def _rate(self, step: int) -> float:
-        return self.plateau.rate if self.schedule is None else self.schedule(step)
+    def batch(self, step: int) -> tuple[Tensor | None, float]:
+        """Return the rows that this process looks at in a step, and their share of all that are looked at."""
+        return processes.share(minibatch(self.rows, self.batch_size, step, self.seed), self.rows)
 
-    def _look(self, recent: list[Tensor], parameters: Parameters, whole: bool) -> None:
+    @property
+    def ended(self) -> bool:
+        """Has a rule stopped it, before its last step or at it?"""
+        arrived = self.plateau is not None and self.plateau.converged
+        return arrived or self.stopped or (self.held_out is not None and self.held_out.stopped)
+
+    @property
+    def _window(self) -> int:
+        batches = 1 if self.batch_size is None else math.ceil(self.rows / self.batch_size)
+        return self.window or max(200, batches)
+
+    def _begin(self, loss: Loss, parameters: Any, buffers: Any) -> None:
+        module = self._module = parameters if isinstance(parameters, nn.Module) else None
+        self.parameters = parameters if module is None else lambda: _learned(module)
+        self.buffers = buffers or (dict if module is None else lambda: dict(module.named_buffers()))
+        self._recorded = Recorded(self._loss(loss), self.parameters, self.buffers) if self.record else None
+        self.average = Average(self.ema) if self.ema is not None else None
+        scaler = torch.amp.GradScaler(_device(self.parameters()).type) if self.precision == "fp16" else None
+        self.descent = Optimiser(self.optimiser, self.lr, self.groups, self.clip, scaler)
+        if module is not None:
+            self.know()
+        resume(self, loss)
+        if processes.count() > 1 and not self.objective:
+            torch.manual_seed(torch.initial_seed() + 1_000_003 * processes.number())  # noise of its own for its rows
+
+    def know(self) -> None:
+        """Take in parameters that the loss has made."""
+        if self.descent.know(self.parameters()):
+            processes.agree([*self.parameters().values(), *self.buffers().values()])
+
+    def _descend(self, loss: Loss) -> Tensor:
+        """One step; return the objective before it."""
+        rate = self.schedule(self.step) if self.schedule else self.plateau.rate if self.plateau else 1.0
+        rows, share = self.batch(self.step)
+        if self._recorded is not None and self.descent.own is not None:  # it knows all parameters
+            value, grads = self._recorded(rows)
+            for parameter, grad in zip(self.parameters().values(), grads, strict=True):
+                parameter.grad = grad if grad is None or share == 1 else grad * share
+            total = self._refused(value, share)
+            self.descent.descend(rate)
+        else:
+            value = self._loss(loss)(rows)
+            self.know()
+            total = self._refused(value, share)
+            self.descent.step(value if share == 1 else value * share, rate)
+        if self.average is not None:
+            self.average.update(self.step, self.parameters())
+        return -total
+
+    def _loss(self, loss: Loss) -> Loss:
+        def cast(rows: Tensor | None) -> Tensor:
+            with self._autocast():
+                return loss(rows)
+
+        return loss if self.precision is None else cast
+
+    def _autocast(self) -> Any:
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(_device(self.parameters()).type, HALF[self.precision])
+
+    def _refused(self, value: Tensor, share: float) -> Tensor:
+        """The loss of the whole batch. Look at once where looking costs nothing; elsewhere the window's end must do."""
+        total = (value.detach() * share).clone()
+        processes.add_up([total])
+        if total.device.type == "cpu" and not math.isfinite(total):
+            parameters = self.parameters()
+            where = first_not_finite(parameters)
+            if where is None and value.requires_grad:
+                grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+                found = first_not_finite(dict(zip(parameters, grads, strict=True)))
+                where = f"the gradient of {found}" if found else None
+            raise _not_finite(self.step, float(total), where)
+        return total
+
+    def _look(self, recent: list[Tensor], whole: bool) -> None:
         values = torch.stack(recent).tolist()  # on another device, the only wait
         bad = next((i for i, value in enumerate(values) if not math.isfinite(value)), None)
         if bad is not None:
-            raise _not_finite(len(self.elbo) + bad, -values[bad], first_not_finite(parameters))
-        self.elbo += values
-        if whole:
+            raise _not_finite(len(self.objective) + bad, -values[bad], first_not_finite(self.parameters()))
+        self.objective += values
+        if whole and self.plateau is not None:
             self.plateau.update(values)
+        if self.held_out is not None:
+            self._hold_out(self.held_out)
         mean = math.fsum(values) / len(values)
-        self.stopped = any([callback(len(self.elbo), mean) is True for callback in self.callbacks])
+        self.stopped = any([callback(len(self.objective), mean) is True for callback in self.callbacks])
 
-    def _refuse_infinite(self, step: int, loss: Tensor, parameters: Parameters) -> None:
-        """Look at once where looking costs nothing; elsewhere the window's end must do."""
-        if loss.device.type != "cpu" or math.isfinite(loss.detach()):
-            return
-        where = first_not_finite(parameters)
-        if where is None and loss.requires_grad:
-            grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            found = first_not_finite(dict(zip(parameters, grads, strict=True)))
-            where = f"the gradient of {found}" if found else None
-        raise _not_finite(step, float(loss.detach()), where)
-
-    def _save(self, optimiser: "_Optimiser", parameters: Parameters) -> None:
-        if self.checkpoint is None or not (self.plateau.converged or self.stopped or self.checkpoint.due()):
-            return
-        tensors = {f"parameter {name}": value for name, value in parameters.items()} | optimiser.tensors()
-        tensors |= {"elbo": torch.tensor(self.elbo, dtype=torch.float64), "random": torch.get_rng_state()}
-        self.checkpoint.save(tensors, {"plateau": self.plateau.state(), "stopped": self.stopped})
-
-    def _resume(self, loss: Any, parameters: Callable[[], Parameters], optimiser: "_Optimiser") -> None:
-        found = self.checkpoint.load() if self.checkpoint is not None else None
-        if found is None:
-            return
-        tensors, facts = found
-        loss(minibatch(self.rows, self.batch_size, 0, self.seed))  # programs make their parameters at first use
-        optimiser.know(parameters())
-        with torch.no_grad():
-            for name, value in parameters().items():
-                value.copy_(tensors[f"parameter {name}"])
-        optimiser.restore(tensors)
-        self.elbo, self.stopped = tensors["elbo"].tolist(), facts["stopped"]
-        self.plateau.restore(facts["plateau"])
-        torch.set_rng_state(tensors["random"])
-
-
-class _Optimiser:
-    """One Adam over all parameters, which it knows by name."""
-
-    def __init__(self, lr: float) -> None:
-        self.adam: torch.optim.Adam | None = None
-        self.lr, self.names = lr, {}
-
-    def know(self, parameters: Parameters) -> None:
-        """Take in parameters that are new."""
-        new = {name: value for name, value in parameters.items() if name not in self.names}
-        if not new:
-            return
-        self.names |= new
-        if self.adam is None:
-            self.adam = torch.optim.Adam(list(new.values()), lr=self.lr)
-        else:
-            self.adam.add_param_group({"params": list(new.values())})
-
-    def step(self, loss: Tensor, clip: float, lr: float) -> None:
-        """Go down the gradient."""
-        if self.adam is None or not loss.requires_grad:
-            return
-        self.adam.zero_grad(set_to_none=True)
-        loss.backward()
-        if clip < math.inf:
-            torch.nn.utils.clip_grad_norm_(list(self.names.values()), clip)
-        for group in self.adam.param_groups:
-            group["lr"] = lr
-        self.adam.step()
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return Adam's averages and counts by parameter."""
-        state = self.adam.state if self.adam is not None else {}
-        return {f"{kind} {name}": v for name, p in self.names.items() for kind, v in state.get(p, {}).items()}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up averages and counts that were saved."""
-        assert self.adam is not None
-        for name, p in self.names.items():
-            kinds = ("step", "exp_avg", "exp_avg_sq")
-            self.adam.state[p] = {k: tensors[f"{k} {name}"].clone() for k in kinds if f"{k} {name}" in tensors}
-
-
-def minibatch(rows: int, batch_size: int | None, step: int, seed: int) -> Tensor | None:
-    """Return the rows of this step, (here,): each epoch a new order of all rows, in batches of equal size.
-
-    A function of its arguments alone, so that a resumed run goes on with the very same rows.
-    """
-    if batch_size is None:
-        return None
-    batches = math.ceil(rows / batch_size)
-    epoch, place = divmod(step, batches)
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    order = torch.randperm(rows, generator=generator, device="cpu")
-    return order.tensor_split(batches)[place].to(torch.get_default_device())
+    def _hold_out(self, held_out: HeldOut) -> None:
+        training = self._module is not None and self._module.training
+        with self.averaged() if self.average is not None else nullcontext():
+            if self._module is not None:
+                self._module.eval()
+            with self._autocast():
+                value = torch.tensor(held_out.measure(), dtype=torch.float64)
+            if self._module is not None:
+                self._module.train(training)
+            processes.agree([value])
+            held_out.take(float(value), self.parameters())
 
 
 def first_not_finite(tensors: Mapping[str, Tensor | None]) -> str | None:
@@ -179,3 +230,11 @@ def first_not_finite(tensors: Mapping[str, Tensor | None]) -> str | None:
 def _not_finite(step: int, loss: float, where: str | None) -> FloatingPointError:
     culprit = f"the first parameter that is not finite is {where}" if where else "every parameter is finite"
     return FloatingPointError(f"step {step + 1}: the loss is {loss}; {culprit}")
+
+
+def _learned(module: nn.Module) -> Parameters:
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
+def _device(parameters: Parameters) -> torch.device:
+    return next(iter(parameters.values())).device if parameters else torch.get_default_device()

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from inference.training.checkpoint import Checkpoint
-from inference.training.loop import Training, first_not_finite, minibatch
+from inference.training.loop import Training, first_not_finite
+from inference.training.minibatches import minibatch
 from inference.training.plateau import RATES, Plateau
 
 
@@ -64,7 +65,7 @@ def test_the_loop_finds_least_squares():
     exact = torch.linalg.lstsq(x, problem.y[:, None]).solution[:, 0]
     torch.testing.assert_close(problem.w.detach(), exact[:2], rtol=0, atol=0.01)
     assert run.plateau.converged
-    assert len(run.elbo) < 5000
+    assert len(run.objective) < 5000
 
 
 def test_too_few_steps_are_not_convergence():
@@ -95,7 +96,7 @@ def test_a_callback_stops_the_run():
     run = training(callbacks=[held_out]).run(problem.loss, problem.parameters)
     assert [step for step, _ in seen] == [20, 40, 60]
     assert run.stopped
-    assert seen[-1][1] == pytest.approx(sum(run.elbo[40:60]) / 20)
+    assert seen[-1][1] == pytest.approx(sum(run.objective[40:60]) / 20)
 
 
 def test_a_schedule_sets_the_rate():
@@ -160,7 +161,7 @@ def test_a_broken_off_run_ends_with_the_same_bits(tmp_path):
     resumed, second = result(tmp_path / "run")
     assert torch.equal(resumed.w, whole.w)
     assert torch.equal(resumed.b, whole.b)
-    assert first.elbo == second.elbo
+    assert first.objective == second.objective
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
