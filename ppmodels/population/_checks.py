@@ -1,0 +1,81 @@
+"""What trials must be: one line that names the trial, the bin and the neuron, and says what to do."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppmodels.base import Data
+
+
+def check_trials(data: Data, bins: int, neurons: int, gaps: bool, *, counts: bool, site: str = "y") -> Tensor:
+    """Return the site (R, T, N) when it is what a model takes; trials, bins and neurons count from 0.
+
+    counts: whether values must be whole and not negative. A neuron that never changes is warned of.
+
+    Raises: ValueError of one line that says what is wrong and where.
+    """
+    y = data.observed[site]
+    if y.ndim != 3 or y.shape[1:] != (bins, neurons):
+        raise ValueError(f"{site} must be (trials, {bins} bins, {neurons} neurons); it is {tuple(y.shape)}")
+    names = data.coords.get("neuron", ())
+    check_values(y, names, gaps=gaps, counts=counts, site=site)
+    return y
+
+
+def check_values(y: Tensor, names: Sequence[Any] = (), *, gaps: bool, counts: bool, site: str = "y") -> None:
+    """Raise where a value cannot be; warn of neurons that never change."""
+    missing = y.isnan()
+    wrong: dict[str, Tensor] = {} if gaps else {"is missing; say gaps=True for NaN": missing}
+    wrong["is not finite"] = y.isinf()
+    if counts:
+        wrong["is negative, which no count is"] = y < 0
+        wrong["is no whole number, which counts are"] = ~missing & ~y.isinf() & (y != y.round())
+    for what, where in wrong.items():
+        found = where.nonzero()
+        if len(found):
+            trial, time, neuron = found[0].tolist()
+            value = f"{y[trial, time, neuron].item():.6g}"
+            raise ValueError(f"{site} of trial {trial}, bin {time}, neuron {_name(names, neuron)} {what}: {value}")
+    dead = missing.all(-1).all(-1).nonzero()
+    if len(dead):
+        raise ValueError(f"trial {int(dead[0])} has no bin in which anything was seen; leave it out")
+    first = torch.where(missing, torch.inf, y).amin((0, 1))
+    last = torch.where(missing, -torch.inf, y).amax((0, 1))
+    still = (first >= last).nonzero()[:, 0].tolist()
+    if still:
+        only = [f"{_name(names, i)} ({_said(float(last[i]), counts)})" for i in still]
+        warnings.warn(f"of these neurons nothing can be learned: {', '.join(only)}; leave them out", stacklevel=4)
+
+
+def check_positive(model: Any, *names: str) -> None:
+    """Raise a ValueError of one line when a field is not positive and finite, or a count is below one."""
+    for name in names:
+        value = getattr(model, name)
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"{name} must be at least 1; it is {value}")
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be positive and finite; it is {value}")
+
+
+def describe(y: Any, coords: Mapping[str, Sequence[Any]] | None = None) -> dict[str, Any]:
+    """Return neurons, bins, gaps, center and scale of y, (R, T, N): what a model's fields say of the data."""
+    y = torch.as_tensor(y)
+    values = y.double().flatten(0, 1)
+    center = values.nanmean(0)
+    scale = (values - center).square().nanmean(0).sqrt()
+    scale = torch.where(scale > 0, scale, scale[scale > 0].mean() if (scale > 0).any() else 1.0)
+    shape = {"neurons": y.shape[2], "bins": y.shape[1], "gaps": bool(y.isnan().any())}
+    return {**shape, "center": tuple(center.tolist()), "scale": tuple(scale.tolist())}
+
+
+def _name(names: Sequence[Any], i: int) -> str:
+    return repr(names[i]) if len(names) > i else str(i)
+
+
+def _said(value: float, counts: bool) -> str:
+    if value == float("-inf"):
+        return "never seen"
+    return "no spikes" if counts and value == 0 else f"always {value:.6g}"
