@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from inference.base import Draws, Fit, Unsupported, fresh
+from inference.density.program import is_computed
 from inference.pointwise import assignments
 from inference.tracing.learned import learned
 from inference.tracing.over_draws import flatten, over_draws
@@ -130,6 +131,6 @@ def _is_improper(node: Any) -> bool:
     law = node["fn"]
     while isinstance(law, dist.Independent | dist.ExpandedDistribution):
         law = law.base_dist
-    if node["infer"].get("_deterministic"):
+    if is_computed(node):
         return False
     return isinstance(law, dist.Unit) or node["mask"] is False or getattr(law, "_mask", None) is False

@@ -23,7 +23,7 @@ class Data:
     given: what the model conditions on and never scores, each (here, ...).
     observed: values of the model's observed sites, each (here, ...).
     index: which rows these are, (here,); None means all of them.
-    coords: labels along a named dimension, {"column": ("eruptions", "waiting")}.
+    coords: labels along a named dimension, {"feature": ("eruptions", "waiting")}.
     """
 
     rows: int
@@ -61,7 +61,7 @@ class Data:
 
 
 def dims(*names: str) -> Any:
-    """Name a site's event axes, `pyro.sample("x", ..., infer=dims("column"))`; plates name the others."""
+    """Name a site's event axes, `pyro.sample("x", ..., infer=dims("feature"))`; plates name the others."""
     return {"event_dims": names}
 
 

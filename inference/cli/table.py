@@ -50,8 +50,8 @@ def check(arrays: Arrays, model: Model, path: Path) -> Data:
             shape = ", ".join(["rows", *map(str, expected[name])])
             raise ValueError(f"{name} needs the shape ({shape}); {path} gives it {value.shape}")
         values[name] = torch.as_tensor(value)
-        if labels and "column" not in coords:
-            coords["column"] = labels
+        if labels and "feature" not in coords:
+            coords["feature"] = labels
     return Data.of(model, coords, **values)
 
 

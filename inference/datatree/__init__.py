@@ -1,7 +1,10 @@
 """A fit, or a finished `pyro.infer.MCMC`, as an `xarray.DataTree` in ArviZ's schema; to disk and back."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +24,19 @@ from inference.tracing.sites import Program, place
 
 __all__ = ["load", "save", "to_datatree"]
 
+Make = Callable[[Fit, Axes, int], dict[str, xr.Dataset]]
+
 log = logging.getLogger("inference")
 
-LARGE = 2**27  # numbers (1 GiB in float64) above which predictive draws are made only on request
+SMALL = 2**23  # numbers (64 MiB in float64) that a group holds unasked; of more draws it holds every k-th
+ENOUGH = 4000  # draws that a thinned group keeps at least: for leave-one-out, and for pictures
+LARGE = 2**27  # numbers (1 GiB) above which even those are made only on request
 
 
 def to_datatree(
     fit: Fit | MCMC,
     *,
-    log_likelihood: bool = True,
+    log_likelihood: bool | None = None,
     prior: int = 500,
     posterior_predictive: bool | None = None,
     save_warmup: bool = False,
@@ -45,8 +52,10 @@ def to_datatree(
         cannot be had is left out, and the root's attribute `left_out` says why.
 
     log_likelihood: one value a draw and observation, discrete sites summed out; and the log prior.
+    posterior_predictive: one data set a draw.
+        Both: True for all draws, False for none. None thins a large group, evenly along every chain: its
+        `draw` coordinate and its attribute `thinned` say which draws it holds.
     prior: draws from the prior and its predictive distribution; 0 leaves both out.
-    posterior_predictive: None means where it is not large.
     coords: labels along an axis by its name, over those of the data.
     dims: names of a site's axes, of all or of the last ones, over those of plates and `event_dims`.
     seed: of the prior and predictive draws.
@@ -61,13 +70,13 @@ def to_datatree(
     groups = _measured(fit, draws, axes, save_warmup)
     if axes.program is not None:
         groups |= _data(fit, axes, axes.program)
-        if log_likelihood:
-            groups |= _attempt(left_out, "log_likelihood", lambda: _densities(fit, axes)) or {}
         if prior:
             groups |= _attempt(left_out, "prior", lambda: _prior(fit, axes, prior, seed)) or {}
-        unasked = posterior_predictive is None and _is_small(fit, left_out, axes.program)
-        if posterior_predictive or unasked:
-            groups |= _attempt(left_out, "posterior_predictive", lambda: _predicted(fit, axes, seed)) or {}
+        asked = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
+        for name, make in {"log_likelihood": _densities, "posterior_predictive": _predicted}.items():
+            if asked[name] is not False:
+                some = partial(_thinned, fit, axes, seed, name, make, bool(asked[name]))
+                groups |= _attempt(left_out, name, some) or {}
     tree = xr.DataTree.from_dict({name: value for name, value in groups.items() if value.data_vars})
     tree.attrs |= {"name": str(fit.info.get("name", _title(fit.model))), **run_attributes(fit)}
     tree.attrs["left_out"] = as_json(left_out)
@@ -123,7 +132,24 @@ def _data(fit: Fit, axes: Axes, program: Program) -> dict[str, xr.Dataset]:
     }
 
 
-def _densities(fit: Fit, axes: Axes) -> dict[str, xr.Dataset]:
+def _thinned(fit: Fit, axes: Axes, seed: int, group: str, make: Make, whole: bool) -> dict[str, xr.Dataset]:
+    """What `make` returns of all draws, or of so many that the group stays small."""
+    assert axes.program is not None
+    shape, each = flatten(fit.draws)[1], _numbers(axes.program, 1, rows=group == "log_likelihood")
+    keep = max(ENOUGH, SMALL // max(1, each))
+    step = 1 if whole else min(shape[1], math.ceil(shape.numel() / keep))
+    if not whole and (numbers := each * shape.numel() // step) > LARGE:
+        raise Unsupported(f"{numbers:.1e} numbers; ask for it with {group}=True")
+    some = replace(fit, draws={name: value[:, ::step] for name, value in fit.draws.items()}, warmup_draws={})
+    made = make(some, axes, seed)
+    if step > 1:
+        said = f"every {step}th draw of a chain; {group}=True keeps all"
+        kept = {"draw": range(0, shape[1], step)}
+        made = {name: values.assign_coords(kept).assign_attrs(thinned=said) for name, values in made.items()}
+    return made
+
+
+def _densities(fit: Fit, axes: Axes, seed: int) -> dict[str, xr.Dataset]:
     result = pointwise(fit)
     return {
         "log_likelihood": axes.dataset(result.log_likelihood, result.dims),
@@ -155,17 +181,10 @@ def _program(fit: Fit) -> Program:
         return Program.read(joint(model, fit.args, fit.kwargs), fit.args, fit.kwargs, first)
 
 
-def _is_small(fit: Fit, left_out: dict[str, str], program: Program) -> bool:
-    """Are predictive draws small enough to be made unasked?"""
-    numbers = _numbers(program, flatten(fit.draws)[1].numel())
-    if numbers > LARGE:
-        left_out["posterior_predictive"] = f"{numbers:.1e} numbers; ask for it with posterior_predictive=True"
-    return numbers <= LARGE
-
-
-def _numbers(program: Program, draws: int) -> int:
-    """How many numbers so many predictive draws hold."""
-    return draws * sum(program.nodes[name]["value"].numel() for name in program.observed)
+def _numbers(program: Program, draws: int, rows: bool = False) -> int:
+    """How many numbers so many predictive draws hold; or the log likelihoods, one a row."""
+    observed = [program.nodes[name] for name in program.observed]
+    return draws * sum(n["fn"].batch_shape.numel() if rows else n["value"].numel() for n in observed)
 
 
 def _attempt(left_out: dict[str, str], group: str, make: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ from inference.tracing.sites import Program
 from ppmodels.base import Data
 
 RESERVED = {"chain", "draw", "sample", "pred_id"}
+PLOTTED = {"column", "row", "model"}  # arviz_plots lays out its panels along axes of these names
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Axes:
 
     program: where the plates are; None when the program cannot be run.
     dims: names that the caller chose, by site: of all axes, or of the last ones.
-    coords: labels along an axis, by its name.
+    coords: labels along an axis, by its name; `feature_bis`, as of a matrix, has those of `feature`.
     """
 
     program: Program | None
@@ -34,7 +35,10 @@ class Axes:
     sizes: dict[str, int] = field(default_factory=dict, repr=False)
 
     def names(self, site: str, shape: Sequence[int], known: Sequence[str] | None = None) -> list[str]:
-        """Return one name an axis; a generic one where a name stands for another length or a variable."""
+        """Return one name an axis; a generic one where a name stands for another length or a variable.
+
+        What arviz_plots would take for its own, such as `column`, is called `column_dim`.
+        """
         generic = [f"{site}_dim_{i}" for i in range(len(shape))]
         if known is None and self.program is not None and site in self.program.nodes:
             known = self.program.dims(site)
@@ -42,7 +46,7 @@ class Axes:
         chosen = list(self.dims.get(site, ()))[-len(shape) :] if shape else []
         names[len(names) - len(chosen) :] = chosen
         variables = {site, *(self.program.nodes if self.program else ())}
-        for i, name in enumerate(names):
+        for i, name in enumerate(map(free, names)):
             taken = name in RESERVED or name in variables or name in names[:i]
             names[i] = generic[i] if taken or self.sizes.setdefault(name, shape[i]) != shape[i] else name
         return names
@@ -58,7 +62,10 @@ class Axes:
         known, first = known or {}, len(sample_dims)
         dims = {s: self.names(s, v.shape[first:], known.get(s)) for s, v in values.items()}
         used = {name for names in dims.values() for name in names}
-        labels: dict[Any, Any] = {name: list(label) for name, label in self.coords.items() if name in used}
+        known_labels = {free(name): list(label) for name, label in self.coords.items()}
+        labels: dict[Any, Any] = {
+            name: known_labels[name.removesuffix("_bis")] for name in used if name.removesuffix("_bis") in known_labels
+        }
         for name, label in labels.items():
             if len(label) != self.sizes[name]:
                 raise ValueError(f"{len(label)} labels for {name!r}, which has {self.sizes[name]} elements")
@@ -74,6 +81,11 @@ class Axes:
             if _variable(site) != site:
                 made[_variable(site)].attrs["site"] = site
         return made
+
+
+def free(name: str) -> str:
+    """Return a name for an axis that arviz_plots leaves alone."""
+    return f"{name}_dim" if name in PLOTTED else name
 
 
 def library() -> dict[str, str]:

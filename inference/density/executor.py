@@ -158,7 +158,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's type and the first line of what it says."""
+    """An error's type and the first line of what it says; torch's own words for a branch while tracing in ours."""
+    if "out of a tracing tensor" in str(error):
+        return "a branch depends on a value"
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
 

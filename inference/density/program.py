@@ -12,7 +12,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import ImproperUniform
+from pyro.distributions import Delta, ImproperUniform
 from pyro.infer import config_enumerate
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.infer.util import is_validation_enabled  # noqa: F401  (asserts the Pyro layout that this file relies on)
@@ -114,9 +114,10 @@ def read_layout(program: Callable[..., Any], args: Any, kwargs: Mapping[str, Any
             raise Unsupported(f"site {name!r} is a parameter (pyro.param or pyro.module); only svi learns those")
         if node["type"] != "sample":
             continue
-        if node["is_observed"]:
-            if node["infer"].get("_deterministic"):
-                deterministic.append(name)
+        if is_computed(node):
+            deterministic.append(name)
+        elif node["is_observed"]:
+            continue
         elif node["fn"].has_enumerate_support:
             enumerated.append(name)
         elif node["fn"].support.is_discrete:
@@ -129,6 +130,14 @@ def read_layout(program: Callable[..., Any], args: Any, kwargs: Mapping[str, Any
             sites.append(Site(name, node["value"].shape, free, start, site_dims(node)))
             start += free.numel()
     return Layout(tuple(sites), tuple(enumerated), tuple(deterministic), _plate_nesting(trace))
+
+
+def is_computed(node: Mapping[str, Any]) -> bool:
+    """Is this site's value computed from others: by `pyro.deterministic`, or by a reparametrisation?"""
+    law = node["fn"]
+    while not isinstance(law, Delta) and hasattr(law, "base_dist"):
+        law = law.base_dist
+    return bool(node["infer"].get("_deterministic")) or (bool(node["is_observed"]) and isinstance(law, Delta))
 
 
 def site_dims(node: Mapping[str, Any]) -> tuple[str, ...]:

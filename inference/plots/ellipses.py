@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import matplotlib as mpl
 import matplotlib.colors
@@ -31,11 +30,14 @@ def ellipses(
 
     Raises: Unsupported when the fit has no such sites.
     """
-    every = {**computed(fit), **fit.draws}
-    missing = [name for name in (loc, covariance) if name not in every]
+    if fit.data is None:
+        raise Unsupported("ellipses need a model of the collection, whose data have rows and columns")
+    thin = _thinned(fit, draws)
+    missing = [name for name in (loc, covariance) if name not in thin]
     if missing:
         raise Unsupported(f"the fit has no site {', '.join(missing)} to draw ellipses from")
-    thin, name, x, labels = _thinned(fit, every, draws)
+    name, x = next(iter(fit.data.observed.items()))
+    labels = next((v for v in fit.data.coords.values() if len(v) == x.shape[-1]), None)
     pair = list(columns)
     where = thin[loc].flatten(0, 1)[:, :, pair]  # (S, K, 2)
     spread = thin[covariance].flatten(0, 1)[:, :, pair][..., pair]  # (S, K, 2, 2)
@@ -56,17 +58,12 @@ def ellipses(
     return figure
 
 
-def _thinned(fit: Fit, every: dict[str, Tensor], draws: int) -> tuple[dict[str, Tensor], str, Tensor, Any]:
-    """Some draws, (1, draws, *site), components in one order; the observed site, its values and labels."""
-    total = next(iter(every.values())).shape[:2].numel()
+def _thinned(fit: Fit, draws: int) -> dict[str, Tensor]:
+    """Some draws of every site, computed ones too, (1, draws, *site)."""
+    total = next(iter(fit.draws.values())).shape[:2].numel()
     pick = torch.linspace(0, total - 1, min(draws, total)).round().long()
-    thin = {site: value.flatten(0, 1)[pick][None] for site, value in every.items()}
-    relabel = getattr(fit.model, "relabel", None)
-    thin = relabel(thin) if relabel else thin
-    if fit.data is None:
-        raise Unsupported("ellipses need a model of the collection, whose data have rows and columns")
-    name, x = next(iter(fit.data.observed.items()))
-    return thin, name, x, next((v for v in fit.data.coords.values() if len(v) == x.shape[-1]), None)
+    thin = {site: value.flatten(0, 1)[pick][None] for site, value in fit.draws.items()}
+    return {**computed(replace(fit, draws=thin)), **thin}
 
 
 def _component(axis: Axes, loc: Tensor, covariance: Tensor, k: int, share: float) -> None:

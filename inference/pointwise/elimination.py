@@ -14,6 +14,7 @@ from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.ops.contract import contract_to_tensor
 from pyro.ops.rings import Ring
+from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
 from inference.tracing.sites import At, Blocks, Program, is_data, sample_nodes
@@ -69,7 +70,7 @@ class Factors:
 
     def _trace(self, draw: Mapping[str, Tensor]) -> Any:
         given = At(draw, self.block)(self.program.call)
-        enumerated = poutine.enum(config_enumerate(given), first_available_dim=-1 - self.program.nesting)
+        enumerated = Enumeration(first_available_dim=-1 - self.program.nesting)(config_enumerate(given))
         with pyro.validation_enabled(False):
             trace = poutine.trace(enumerated).get_trace(*self.program.args, **self.program.kwargs)
             trace.compute_log_prob()
@@ -85,6 +86,17 @@ class Factors:
         enumerated = None if own is None else named[own]
         plates = tuple(named[f.dim] for f in frames)
         return Factor(node["name"], symbols, plates, is_data(node), enumerated, value)
+
+
+class Enumeration(EnumMessenger):
+    """Pyro's own, made fit for `torch.vmap` over draws: it reads `.data` of a value, only for its shape."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        value = msg["value"]
+        if isinstance(value, Tensor):
+            msg["value"] = torch.empty(value.shape, device="meta")
+        super()._pyro_post_sample(msg)
+        msg["value"] = value
 
 
 def components(factors: Sequence[Factor], plates: Mapping[str, str]) -> list[list[Factor]]:

@@ -14,6 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from inference.base import Unsupported, joint
+from inference.density.program import is_computed
 from inference.tracing.over_draws import over_draws
 
 Program = Callable[..., Any]
@@ -56,7 +57,7 @@ class Survey:
             tuple(n["name"] for n in latent if any(f.name == "rows" for f in n["cond_indep_stack"])),
             tuple(n["name"] for n in discrete if n["fn"].has_enumerate_support),
             tuple(n["name"] for n in discrete if not n["fn"].has_enumerate_support),
-            tuple(n["name"] for n in nodes if n["type"] == "sample" and n["infer"].get("_deterministic")),
+            tuple(n["name"] for n in nodes if n["type"] == "sample" and is_computed(n)),
             any(n["type"] == "param" for n in nodes),
             any(p.subsample_size is not None and p.subsample_size < p.size for p in plates),
         )

@@ -17,7 +17,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from inference.base import Unsupported
-from inference.density.program import site_dims
+from inference.density.program import is_computed, site_dims
 
 Blocks = dict[str, Tensor]
 
@@ -75,7 +75,7 @@ class At(Messenger):
 def is_data(msg: Mapping[str, Any]) -> bool:
     """Is this an observed random variable, rather than a computed site or a bare factor?"""
     unit = isinstance(msg["fn"], dist.Unit)
-    return bool(msg["is_observed"]) and not unit and not msg["infer"].get("_deterministic")
+    return bool(msg["is_observed"]) and not unit and not is_computed(msg)
 
 
 def sample_nodes(trace: Any) -> dict[str, Any]:
@@ -126,8 +126,8 @@ class Program:
 
     @property
     def computed(self) -> list[str]:
-        """Names of the computed sites, those of `pyro.deterministic`."""
-        return [name for name, node in self.nodes.items() if node["infer"].get("_deterministic")]
+        """Names of the computed sites, those of `pyro.deterministic` and of reparametrisations."""
+        return [name for name, node in self.nodes.items() if is_computed(node)]
 
     @property
     def nesting(self) -> int:

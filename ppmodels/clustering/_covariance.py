@@ -39,7 +39,7 @@ def sample(family: Family, size: torch.Size, shape: Tensor, rate: Tensor) -> Ten
     triangular, theta = family in ("full", "tied"), {}
     with nullcontext() if family == "tied" else plate:
         gamma: Any = dist.Gamma(shape, rate).to_event(shape.ndim)
-        theta["precision"] = pyro.sample("precision", gamma, infer=dims(*["column"] * shape.ndim))
+        theta["precision"] = pyro.sample("precision", gamma, infer=dims(*["feature"] * shape.ndim))
         if triangular and dim > 1:
             _, column = torch.tril_indices(dim, dim, -1, device=rate.device)
             normal = dist.Normal(torch.zeros_like(rate)[column], (2 * rate[column]).rsqrt()).to_event(1)
@@ -48,7 +48,9 @@ def sample(family: Family, size: torch.Size, shape: Tensor, rate: Tensor) -> Ten
     if family == "tied":
         factor = torch.cat([factor] * components)  # not expanded: views of it must stay possible in a batch
     with plate:
-        pyro.deterministic("covariance", covariance(factor, triangular), event_dim=2)
+        value = covariance(factor, triangular)
+        named = {"_deterministic": True, **dims("feature", "feature_bis")}  # pyro.deterministic names no axes
+        pyro.sample("covariance", dist.Delta(value, event_dim=2).mask(False), obs=value, infer=named)
     return factor
 
 

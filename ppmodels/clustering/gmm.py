@@ -61,14 +61,14 @@ class GaussianMixture:
     def model(self, data: Data) -> None:
         concentration, center, sd, shape, rate = self._prior()
         weights = pyro.sample("weights", dist.Dirichlet(concentration), infer=dims("components"))
-        loc = pyro.sample("loc", gaussian_rows(center, sd, self.ordered), infer=dims("components", "column"))
+        loc = pyro.sample("loc", gaussian_rows(center, sd, self.ordered), infer=dims("components", "feature"))
         factor = _covariance.sample(self.covariance, center.shape, shape, rate)  # W, or its diagonal
         with data.plate():
             z = pyro.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
-            pyro.sample("x", ClusterNormal(z, loc, factor, center[0]), infer=dims("column"))
+            pyro.sample("x", ClusterNormal(z, loc, factor, center[0]), infer=dims("feature"))
 
     def start(self, data: Data) -> Theta:
-        check_rows(data.observed["x"], self.components, self.dim, data.coords.get("column", ()))
+        check_rows(data.observed["x"], self.components, self.dim, data.coords.get("feature", ()))
         theta = start(self.covariance, data.observed["x"], self.components, self.seeding)
         return self.relabel(theta) if self.ordered else theta
 

@@ -24,4 +24,4 @@ def _read(name: str) -> Data:
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     columns, *rows = csv.reader(text.splitlines())
     x = torch.tensor([[float(value) for value in row] for row in rows], dtype=torch.float64)  # (N, D)
-    return Data(len(x), observed={"x": x}, coords={"column": tuple(columns)})
+    return Data(len(x), observed={"x": x}, coords={"feature": tuple(columns)})

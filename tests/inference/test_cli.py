@@ -145,7 +145,7 @@ def test_files_of_every_kind_hold_the_same_data(suffix, faithful):
     assert run(*fit(path, *QUICK)) == 0
     stored = inference.load("runs/gmm/em.nc").data
     assert torch.equal(stored.observed["x"], old_faithful().observed["x"])
-    assert stored.coords.get("column") == (None if suffix == ".npz" else ("eruptions", "waiting"))
+    assert stored.coords.get("feature") == (None if suffix == ".npz" else ("eruptions", "waiting"))
 
 
 def test_columns_make_arrays_and_the_number_of_features_follows():

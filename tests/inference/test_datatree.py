@@ -33,10 +33,10 @@ def schools(data):
 
 
 def columns(x, *, scale=1.0):
-    loc = pyro.sample("loc", dist.Normal(torch.zeros(2), 1.0).to_event(1), infer={"event_dims": ("column",)})
+    loc = pyro.sample("loc", dist.Normal(torch.zeros(2), 1.0).to_event(1), infer={"event_dims": ("feature",)})
     with pyro.plate("rows", len(x)):
         law = dist.Normal(loc, scale).to_event(1)
-        pyro.sample("x", law, obs=x, infer={"event_dims": ("column",)})
+        pyro.sample("x", law, obs=x, infer={"event_dims": ("feature",)})
 
 
 def flat(y):
@@ -125,15 +125,15 @@ def test_warm_up_comes_on_request(fit):
 def test_columns_are_labelled():
     draws = {"loc": torch.randn(1, 30, 2)}
     fit = Fit(columns, (torch.randn(5, 2),), {"scale": 2.0}, "svi", draws)
-    tree = to_datatree(fit, prior=10, coords={"column": ["eruptions", "waiting"]})
-    assert tree["posterior"]["loc"].dims == ("chain", "draw", "column")
-    assert list(tree["posterior"]["column"].values) == ["eruptions", "waiting"]
-    assert tree["observed_data"]["x"].dims == ("rows", "column")
+    tree = to_datatree(fit, prior=10, coords={"feature": ["eruptions", "waiting"]})
+    assert tree["posterior"]["loc"].dims == ("chain", "draw", "feature")
+    assert list(tree["posterior"]["feature"].values) == ["eruptions", "waiting"]
+    assert tree["observed_data"]["x"].dims == ("rows", "feature")
     assert tree["log_likelihood"]["x"].dims == ("chain", "draw", "rows")
     renamed = to_datatree(fit, prior=0, dims={"loc": ["feature"]})
     assert renamed["posterior"]["loc"].dims == ("chain", "draw", "feature")
     with pytest.raises(ValueError, match="1 labels for 'column', which has 2"):
-        to_datatree(fit, coords={"column": ["eruptions"]})
+        to_datatree(fit, coords={"feature": ["eruptions"]})
 
 
 def test_a_plate_named_as_a_site_does_not_clash():
@@ -308,7 +308,7 @@ def test_a_model_of_the_collection_is_made_again(tmp_path):
 
     model = load_model("gmm")(components=2, dim=2)
     data, latents = simulate(model, 20, seed=0)
-    data = Data(data.rows, data.given, data.observed, coords={"column": ("eruptions", "waiting")})
+    data = Data(data.rows, data.given, data.observed, coords={"feature": ("eruptions", "waiting")})
     latents.pop("z", None)
     draws = {k: v.expand(1, 3, *v.shape).clone() for k, v in latents.items()}
     fit = Fit(model, (data,), {}, "em", draws)

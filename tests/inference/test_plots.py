@@ -42,7 +42,7 @@ def fit():
 def mixture():
     model = load("gmm")(components=2, dim=2, scale=(3.0,))
     data, latents = simulate(model, 60, seed=1)
-    data = Data(data.rows, {}, data.observed, coords={"column": ("eruptions (min)", "waiting (min)")})
+    data = Data(data.rows, {}, data.observed, coords={"feature": ("eruptions (min)", "waiting (min)")})
     keep = {k: v for k, v in latents.items() if k not in ("z", "covariance")}
     draws = {k: v + 0.01 * torch.rand(1, 20, *v.shape) for k, v in keep.items()}
     draws["weights"] = draws["weights"] / draws["weights"].sum(-1, keepdim=True)

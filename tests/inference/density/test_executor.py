@@ -231,7 +231,9 @@ def test_a_step_is_fused_with_the_density(compile, monkeypatch):
 def test_parts_are_the_whole():
     with density_of(program_of_its_own(), Y) as density:
         x = density._points(7, seed=9)
-        parts = density.in_parts(7, 3)
-        assert parts.parts == 3
+        parts = density.batched(7, compile=False)
+        density.divide(parts)
+        density.divide(parts)
+        assert (parts.parts, parts.executor) == (4, "graph")
         for ours, truth in zip(parts(x), density.batched(7, compile=False)(x), strict=True):
             torch.testing.assert_close(ours, truth)

@@ -11,7 +11,7 @@ def test_old_faithful():
     assert x.shape == (272, 2)
     assert x.dtype == torch.float64
     assert data.rows == 272
-    assert data.coords == {"column": ("eruptions", "waiting")}
+    assert data.coords == {"feature": ("eruptions", "waiting")}
     torch.testing.assert_close(x.mean(0), x.new_tensor([3.487783, 70.897059]), rtol=0, atol=1e-6)
     torch.testing.assert_close(x.std(0), x.new_tensor([1.141371, 13.594974]), rtol=0, atol=1e-6)
     assert x[0].tolist() == [3.6, 79]
