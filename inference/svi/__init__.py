@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,21 @@ from inference.psis import psis
 from inference.svi.ascent import Ascent
 from inference.svi.flow import Flow
 from inference.svi.guides import FullRank, Guide, LowRank, MeanField
+from inference.svi.importance import ImportanceELBO
 from inference.svi.objective import AUTOMATIC, Objective, Survey
+from inference.svi.options import Options
+from inference.svi.weighted import WeightedELBO
 from inference.tracing.learned import Untouched, in_store
+from inference.training.average import write
 from inference.training.checkpoint import Checkpoint
+from inference.training.held_out import HeldOut
 from inference.training.loop import Training
 from inference.training.plateau import Plateau
-from ppmodels.base import Data, HasGuide, Model
+from ppmodels.base import Data
+
+__all__ = ["ImportanceELBO", "WeightedELBO", "fit", "flat_guide"]
+
+NUMBERS = ("num_steps", "lr", "batch_size", "num_particles", "num_restarts", "num_samples", "tol", "patience")
 
 
 def fit(
@@ -43,6 +52,9 @@ def fit(
     compile: bool | str = "auto",
     progress_bar: bool = False,
     checkpoint: str | Path | None = None,
+    loss: Any = None,
+    held_out: Data | None = None,
+    training: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Fit:
     """Fit a guide to the posterior, and with it whatever the model learns; independent draws as chain 1.
@@ -56,61 +68,25 @@ def fit(
     num_particles: draws a step, 16 for a guide by name, else 1. num_restarts: 4 and 1; the highest ELBO wins.
     tol, patience: a window of steps gains nothing when its mean ELBO rises by less than tol (1 + |ELBO|),
         or less than two standard errors; after `patience` such windows lr falls by sqrt(10), five times.
-    compile: True, False or "auto", for guides by name.
+    compile: True, False or "auto", for guides by name; otherwise False computes each step by the program itself.
     checkpoint: a file to go on from, if it is there, and to write to; the result is the same to the bit.
+    loss: the bound, where it is not the ELBO: `WeightedELBO` (annealed, beta, capacity, free bits),
+        `ImportanceELBO`, or one of `pyro.infer`.
+    held_out: rows that are not trained on; once their bound has not risen for 5 `patience` windows the climb ends,
+        and the best parameters are kept.
+    training: more that `inference.training.Training` takes: clip, ema, groups, optimiser, precision, schedule, window.
 
-    Returns: a Fit with trace `elbo` and info `converged`, `message`, `guide`, `elbo`, `elbo_se`, `khat`,
-        `learned`. What was learned is in `state["parameters"]` by name.
+    Returns: a Fit with trace `elbo` and `held_out`, and info `converged`, `message`, `guide`, `elbo`, `elbo_se`,
+        `khat`, `learned`. What was learned is in `state["parameters"]` by name.
     Raises: Unsupported where model and guide do not go together; FloatingPointError for a NaN loss.
     """
-    options = Options(guide, num_steps, lr, batch_size, num_particles, num_restarts, num_samples, tol, patience)
+    options = Options(
+        guide, num_steps, lr, batch_size, num_particles, num_restarts, num_samples, tol, patience, loss, held_out,
+        training,
+    )  # fmt: skip
     options.refuse(model, args)
     run = Run(model, args, kwargs, options, seed, compile, Path(checkpoint) if checkpoint else None, progress_bar)
     return run.fit()
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was asked for."""
-
-    guide: Any
-    num_steps: int
-    lr: float | None
-    batch_size: int | None
-    num_particles: int | None
-    num_restarts: int | None
-    num_samples: int
-    tol: float
-    patience: int
-
-    def refuse(self, model: Any, args: tuple[Any, ...]) -> None:
-        """Raise where the options cannot be, by themselves or with this model."""
-        counts = ("num_steps", "batch_size", "num_particles", "num_restarts", "num_samples", "patience")
-        for name in counts:
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; it is {getattr(self, name)}")
-        if isinstance(self.guide, str) and self.guide not in ("hand", *AUTOMATIC):
-            raise ValueError(f"no guide is called {self.guide!r}; there are: hand, {', '.join(AUTOMATIC)}")
-        if self.guide == "hand" and not isinstance(model, HasGuide):
-            raise Unsupported(f"{getattr(model, '__name__', type(model).__name__)} has no guide of its own")
-        if self.batch_size is not None and not (isinstance(model, Model) and isinstance(args[0], Data)):
-            raise Unsupported("batch_size takes rows of a `Data`; a plain program sub-samples its own plate")
-
-    def name(self, model: Any, survey: Survey) -> str:
-        """The guide's name; raise where the model cannot have it."""
-        if not (survey.latent or survey.discrete or survey.endless or survey.learned):
-            raise Unsupported("the model has no latent site and no parameter; there is nothing to infer")
-        if self.guide is not None and not isinstance(self.guide, str):
-            return getattr(self.guide, "__name__", type(self.guide).__name__)
-        if self.guide == "hand" or (self.guide is None and isinstance(model, HasGuide)):
-            return "hand"
-        if survey.endless:
-            raise Unsupported(f"site {survey.endless[0]!r} is discrete without end; it needs a guide by hand")
-        if not survey.latent:
-            return "none"
-        if self.batch_size is not None and survey.row_latent:
-            raise Unsupported(f"site {survey.row_latent[0]!r} has a value a row; minibatches need a guide by hand")
-        return self.guide or "mean-field"
 
 
 @dataclass(frozen=True)
@@ -133,10 +109,10 @@ class Run:
                 survey = Survey.of(joint(own, self.args, self.kwargs), self.args, self.kwargs)
                 name = o.name(own, survey)
                 by_density = name in AUTOMATIC and not survey.learned and not survey.random_rows
-                best = self._on_density(own, name, bar) if by_density and o.batch_size is None else None
+                best = self._on_density(own, name, bar) if by_density and o.plain else None
             if best is None:
                 best = max((self._on_program(name, survey, r, bar) for r in range(o.num_restarts or 1)), key=_elbo)
-        options = {k: v for k, v in asdict(replace(o, guide=None)).items() if v is not None}
+        options = {k: getattr(o, k) for k in NUMBERS if getattr(o, k) is not None}
         info = {**options, **best.info, "guide": name, "seed": self.seed, "seconds": time.perf_counter() - began}
         return replace(best, info=info)
 
@@ -165,22 +141,25 @@ class Run:
         with fresh((self.model, o.guide), self.args, self.kwargs, seed=seed) as (own, guide):
             with nullcontext() if own is not self.model else Untouched():
                 guide = guide if callable(guide) else name
-                particles = o.num_particles or 1
-                objective = Objective.of(own, self.args, self.kwargs, guide, survey, particles)
-                training = self._training(name, restart, bar)
-                training.run(objective.loss, lambda: dict(pyro.get_param_store().named_parameters()))
+                objective = Objective.of(own, self.args, self.kwargs, guide, survey, o.num_particles or 1, o.loss)
+                training = self._training(name, restart, bar, objective)
+                training.run(objective.loss, _parameters, objective.buffers)
+                if training.average is not None and o.held_out is None:
+                    write(_parameters(), training.average.values)
                 parameters = in_store()
                 draws, info = self._draws(objective, survey, parameters)
-            info |= _ending(training.plateau, len(training.objective))
-            info["learned"] = sorted(parameters)
-            return self._answer(own, draws, torch.tensor(training.objective), info, {"parameters": parameters})
+            info |= _ended(training) | {"learned": sorted(parameters), "executor": training.executor}
+            curves = training.curves()
+            fit = self._answer(own, draws, curves.pop("objective"), info, {"parameters": parameters})
+            return replace(fit, trace=fit.trace | curves)
 
-    def _training(self, name: str, restart: int, bar: Progress) -> Training:
+    def _training(self, name: str, restart: int, bar: Progress, objective: Objective) -> Training:
         o, rows = self.options, self.args[0].rows if self.args and isinstance(self.args[0], Data) else 0
         saved = self._checkpoint(restart, guide=name, rows=rows, batch_size=o.batch_size, start=restart)
-        return Training(
-            o.num_steps, o.lr or 0.01, Plateau(o.tol, o.patience), rows, o.batch_size, seed=self.seed,
-            checkpoint=saved, callbacks=[_shown(bar, o.num_steps)],
+        held = HeldOut(lambda: objective.loss(None, o.held_out), 5 * o.patience) if o.held_out is not None else None
+        return o.prepare(
+            rows=rows, seed=self.seed, checkpoint=saved, callbacks=[_shown(bar, o.num_steps)], held_out=held,
+            before=objective.at, record=self.compile is not False,
         )  # fmt: skip
 
     def _draws(self, objective: Objective, survey: Survey, parameters: Draws) -> tuple[Draws, dict[str, Any]]:
@@ -224,6 +203,19 @@ def _accuracy(log_ratio: Tensor) -> dict[str, float]:
 
 def _ending(plateau: Plateau, steps: int) -> dict[str, Any]:
     return {"converged": plateau.converged, "message": plateau.message(), "steps": steps}
+
+
+def _ended(training: Training) -> dict[str, Any]:
+    held_out, steps = training.held_out, len(training.objective)
+    if held_out is not None and held_out.stopped:
+        return {"converged": True, "message": "the held-out bound no longer rises", "steps": steps}
+    if training.plateau is None:
+        return {"converged": True, "message": "the schedule was followed to its end", "steps": steps}
+    return _ending(training.plateau, steps)
+
+
+def _parameters() -> dict[str, Tensor]:
+    return dict(pyro.get_param_store().named_parameters())
 
 
 def _elbo(fit: Fit) -> float:

@@ -38,6 +38,7 @@ class Training:
     optimiser, groups: any of `torch.optim`, and what it is told of each parameter. ema: decay of an average of
     the weights. held_out: ends the run, and keeps the best weights. precision: "bf16" or "fp16" under autocast.
     checkpoint: a file, or a `Checkpoint` that also says what run it is. record: see `Recorded`.
+    before: called with the number of each step before it, to set in place what changes on the way.
     objective: minus the loss at every step so far.
     """
 
@@ -59,6 +60,7 @@ class Training:
     precision: str | None = None
     progress_bar: bool = False
     record: bool = False
+    before: Callable[[int], Any] | None = None
     objective: list[float] = field(default_factory=list)
     stopped: bool = False
     step: int = 0
@@ -113,9 +115,11 @@ class Training:
         return {name: torch.tensor(values) for name, values in {"objective": self.objective, **looks}.items()}
 
     @property
-    def recorded_reason(self) -> str:
-        """Why the loss is not recorded; empty where it is."""
-        return self._recorded.reason if self._recorded is not None else "record=True was not asked for"
+    def executor(self) -> str:
+        """How steps are computed: "recorded", or "eager" and why."""
+        if self._recorded is None:
+            return "eager"
+        return f"eager: {self._recorded.reason}" if self._recorded.reason else "recorded"
 
     def batch(self, step: int) -> tuple[Tensor | None, float]:
         """Return the rows that this process looks at in a step, and their share of all that are looked at."""
@@ -154,6 +158,8 @@ class Training:
     def _descend(self, loss: Loss) -> Tensor:
         """One step; return the objective before it."""
         rate = self.schedule(self.step) if self.schedule else self.plateau.rate if self.plateau else 1.0
+        if self.before is not None:
+            self.before(self.step)
         rows, share = self.batch(self.step)
         if self._recorded is not None and self.descent.own is not None:  # it knows all parameters
             value, grads = self._recorded(rows)
@@ -204,6 +210,8 @@ class Training:
         self.objective += values
         if whole and self.plateau is not None:
             self.plateau.update(values)
+        if self._recorded is not None:
+            self._recorded.refuse_change(self.batch(self.step - 1)[0])
         if self.held_out is not None:
             self._hold_out(self.held_out)
         mean = math.fsum(values) / len(values)

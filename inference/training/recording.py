@@ -43,6 +43,28 @@ class Recorded:
             value, *grads = self.graphs[shape](*given, *self.parameters().values(), *self.buffers().values())
         return value, tuple(grads)
 
+    def refuse_change(self, rows: Tensor | None) -> None:
+        """Compare with the loss once more.
+
+        Raises: ValueError when it has changed since it was recorded.
+        """
+        graph = self.graphs.get(None if rows is None else rows.shape)
+        if graph is None or self.reason:
+            return
+        before, random = {n: v.clone() for n, v in self.buffers().items()}, torch.get_rng_state()
+        given = () if rows is None else (rows,)
+        inputs = (*given, *self.parameters().values(), *self.buffers().values())
+        try:
+            with torch.no_grad():
+                ours, _ = graph(*inputs)[0], self._reset(before, random)
+                theirs = self.loss(rows)
+        finally:
+            self._reset(before, random)
+        if bool(theirs.isfinite()) and not _near(ours, theirs):
+            raise ValueError(
+                "the loss changes by itself on the way, and was recorded: say record=False (compile=False)"
+            )
+
     def _eager(self, rows: Tensor | None) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         value = self.loss(rows)
         return value.detach(), torch.autograd.grad(value, list(self.parameters().values()), allow_unused=True)

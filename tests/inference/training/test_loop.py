@@ -179,7 +179,7 @@ SCRIPT = """
 import sys, time, torch
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from test_training import Regression, training
+from test_loop import Regression, training
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(5)
 problem = Regression()
