@@ -12,7 +12,7 @@ from ppmodels.clustering._starts import Seeding
 
 
 def check_rows(x: Tensor, components: int, dim: int | None = None, columns: Sequence[Any] = ()) -> Tensor:
-    """Return x when it is (rows, dim), finite, varied and long enough; rows and columns count from 0.
+    """Return x when it is (rows, dim), varied and long enough; NaN is a missing value. Rows and columns count from 0.
 
     Raises: ValueError of one line that says what is wrong and where.
     """
@@ -22,20 +22,40 @@ def check_rows(x: Tensor, components: int, dim: int | None = None, columns: Sequ
     if len(x) < components:
         raise ValueError(f"{components} components need at least as many rows; x has {len(x)}")
     names = [repr(c) for c in columns] if len(columns) == dim else [str(i) for i in range(dim)]
-    wrong = (~x.isfinite()).nonzero()
-    if len(wrong):
-        row, column = wrong[0].tolist()
-        raise ValueError(f"x is {x[row, column].item()} in row {row}, column {names[column]}")
-    constant = (x == x[0]).all(0).nonzero()
-    if len(constant) and len(x) > 1:
-        raise ValueError(f"column {names[int(constant[0])]} of x is constant; leave it out")
+    low, high = torch.aminmax(x, dim=0)
+    for column in (~((low < high) & low.isfinite() & high.isfinite())).nonzero()[:, 0].tolist():  # NaN is looked into
+        values, name = x[:, column], names[column]
+        if values.isinf().any():
+            row = int(values.isinf().nonzero()[0])
+            raise ValueError(f"x is {values[row].item()} in row {row}, column {name}")
+        there = values[~values.isnan()]
+        if not len(there):
+            raise ValueError(f"column {name} of x has no value at all; leave it out")
+        if (there == there[0]).all() and len(x) > 1:
+            raise ValueError(f"column {name} of x is constant; leave it out")
     return x
+
+
+def check_weight(weight: Tensor | None, rows: int) -> None:
+    """Raise a ValueError that names the row whose weight is negative or no number."""
+    if weight is None:
+        return
+    if weight.shape != (rows,):
+        raise ValueError(f"weight must be ({rows},); it is {tuple(weight.shape)}")
+    wrong = (~((weight >= 0) & weight.isfinite())).nonzero()
+    if len(wrong):
+        raise ValueError(f"weight is {weight[wrong[0, 0]].item()} in row {int(wrong[0, 0])}; it must be 0 or more")
 
 
 def describe(x: Any, components: int) -> dict[str, Any]:
     """Return dim, center and scale of x, (N, D), after a check: its columns' number, means and sds."""
     x = check_rows(torch.as_tensor(x).double(), components)
-    return {"dim": x.shape[1], "center": tuple(x.mean(0).tolist()), "scale": tuple(x.std(0).tolist())}
+    if not x.sum().isnan():
+        middle, scale = x.mean(0), x.std(0)
+    else:
+        middle, there = x.nanmean(0), (~x.isnan()).sum(0)
+        scale = ((x - middle).square().nansum(0) / (there - 1)).sqrt()
+    return {"dim": x.shape[1], "center": tuple(middle.tolist()), "scale": tuple(scale.tolist())}
 
 
 def check_fields(model: Any) -> None:

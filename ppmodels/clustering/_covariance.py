@@ -72,6 +72,11 @@ def whitening(theta: Theta, family: Family, dim: int) -> Tensor:
     return triangular + (below @ places).unflatten(-1, (dim, dim))
 
 
+def parameters(theta: Theta, family: Family) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log weights (K,), loc (K, D), and W, (K, D, D) or (1, D, D), or its diagonal, (K, D)."""
+    return theta["weights"].log(), theta["loc"], whitening(theta, family, theta["loc"].shape[-1])
+
+
 def covariance(factor: Tensor, triangular: bool) -> Tensor:
     """Return (W'W)^-1, (..., D, D), of W or of its diagonal."""
     if not triangular:

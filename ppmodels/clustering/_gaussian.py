@@ -21,7 +21,7 @@ def log_density(x: Tensor, loc: Tensor, factor: Tensor) -> Tensor:
     origin = x.mean(0)  # far from zero, squares would cancel
     loc, chunk = loc - origin, max(1, CHUNK // loc.numel())
     distance = torch.cat([_squared_distance(rows - origin, loc, factor) for rows in x.split(chunk)])  # (N, K)
-    return _log_constant(factor) - distance / 2
+    return log_constant(factor) - distance / 2
 
 
 def moments(q: Tensor, x: Tensor, triangular: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -41,6 +41,12 @@ def moments(q: Tensor, x: Tensor, triangular: bool) -> tuple[Tensor, Tensor, Ten
         else:
             scatter = scatter + (r.double().mT[:, None] @ gap.square())[:, 0]
     return count, mean + origin, torch.as_tensor(scatter)
+
+
+def log_constant(factor: Tensor) -> Tensor:
+    """Return the constant log |W| - D/2 log 2 pi, (K,)."""
+    diagonal = factor.diagonal(dim1=-2, dim2=-1) if factor.ndim == 3 else factor
+    return diagonal.log().sum(-1) - factor.shape[-1] / 2 * math.log(2 * math.pi)
 
 
 class ClusterNormal(TorchDistribution):
@@ -83,7 +89,7 @@ class ClusterNormal(TorchDistribution):
         """Log density at the origin, (K,)."""
         diagonal = self.factor.ndim == loc.ndim
         white = self.factor * loc if diagonal else (self.factor @ loc[..., None])[..., 0]  # (K, D)
-        return _log_constant(self.factor) - white.square().sum(-1) / 2
+        return log_constant(self.factor) - white.square().sum(-1) / 2
 
 
 def _squared_distance(x: Tensor, loc: Tensor, factor: Tensor) -> Tensor:
@@ -99,12 +105,6 @@ def _squared_distance(x: Tensor, loc: Tensor, factor: Tensor) -> Tensor:
         return torch.cdist(x @ factor[0].mT, white, compute_mode="donot_use_mm_for_euclid_dist").square()
     stacked = torch.addmm(-white.flatten(), x, factor.flatten(0, 1).mT)  # (n, K D)
     return stacked.unflatten(-1, loc.shape).square().sum(-1)
-
-
-def _log_constant(factor: Tensor) -> Tensor:
-    """The constant log |W| - D/2 log 2 pi, (K,)."""
-    diagonal = factor.diagonal(dim1=-2, dim2=-1) if factor.ndim == 3 else factor
-    return diagonal.log().sum(-1) - factor.shape[-1] / 2 * math.log(2 * math.pi)
 
 
 def _features(x: Tensor, diagonal: bool) -> Tensor:

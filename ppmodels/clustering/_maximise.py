@@ -1,52 +1,67 @@
 """The M step of a Gaussian mixture, from its sufficient statistics."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ppmodels.base import Theta
+from ppmodels.base import Data, Theta
 from ppmodels.clustering import _covariance
+from ppmodels.clustering._checks import check_rows, check_weight
 from ppmodels.clustering._covariance import SMALLEST, Family
-from ppmodels.clustering._gaussian import moments
-from ppmodels.clustering._starts import Seeding, memberships
+from ppmodels.clustering._starts import labels
+from ppmodels.clustering._statistics import Statistics, of_labels
 
 SWEEPS = 200
+SHARED = 0.1  # of every row, given to all components alike, so that none starts on a single row
 RIDGE = 1e-3  # of a column's variance
 
 
-def start(family: Family, x: Tensor, components: int, seeding: Seeding) -> Theta:
-    """Return the parameters of random memberships, with variances a little above zero in every direction."""
-    q = memberships(x, components, seeding)
-    count, mean, scatter = moments(q, x, family in ("full", "tied"))
-    ridge = count[:, None] * RIDGE * _variance(count, mean, scatter)  # (K, D)
-    theta = maximum_likelihood(family, count, mean, scatter + (ridge.diag_embed() if scatter.ndim == 3 else ridge))
-    return _like(x, theta)
+def start(model: Any, data: Data) -> Theta:
+    """Return the parameters of random memberships, with variances a little above zero in every direction.
+
+    Most of a row is given to the nearest of some far rows. Where values are missing, their column's mean stands in.
+    Raises: ValueError of one line when the rows or their weights are not what a mixture needs.
+    """
+    x, weight = data.observed["x"], data.given.get("weight")
+    family, components = model.covariance, model.components
+    check_rows(x, components, model.dim, data.coords.get("feature", ()))
+    check_weight(weight, len(x))
+    if x.sum().isnan():
+        x = torch.where(x.isnan(), x.nanmean(0), x)
+    label, triangular = labels(x, components, model.seeding, weight), family in ("full", "tied")
+    own = of_labels(x, label, components, triangular, weight)
+    shared = own * (1 - SHARED) + own.pooled().split(components) * SHARED
+    ridge = shared.count[:, None] * RIDGE * _variance(shared)  # (K, D)
+    scatter = shared.scatter + (ridge.diag_embed() if triangular else ridge)
+    return maximise(family, replace(shared, scatter=scatter), None)
 
 
-def maximise(family: Family, q: Tensor, x: Tensor, prior: tuple[Tensor, ...] | None) -> Theta:
+def maximise(family: Family, statistics: Statistics, prior: tuple[Tensor, ...] | None) -> Theta:
     """Return argmax of E_q log p(x, z | theta), plus log p(theta) when there is a prior.
 
-    q: memberships, (N, K). prior: concentration (K,); mean (K, D) and sd (D,) of loc; shape and rate of
-    precision (D,), or () when spherical.
+    prior: concentration (K,); mean (K, D) and sd (D,) of loc; shape and rate of precision (D,), or () when
+    spherical.
     Raises: ArithmeticError, without prior, when a component has collapsed.
     """
-    statistics = moments(q, x, family in ("full", "tied"))
-    if prior is None:
-        return _like(x, maximum_likelihood(family, *statistics))
-    return _like(x, maximum_posterior(family, *statistics, prior))
+    best = maximum_likelihood(family, statistics) if prior is None else maximum_posterior(family, statistics, prior)
+    return {name: value.to(statistics.dtype) for name, value in best.items()}
 
 
-def maximum_likelihood(family: Family, count: Tensor, mean: Tensor, scatter: Tensor) -> Theta:
+def maximum_likelihood(family: Family, statistics: Statistics) -> Theta:
     """Return argmax of E_q log p(x, z | theta): shares, means and covariances of the weighted rows.
 
     Raises: ArithmeticError when a component has collapsed: in some direction its variance is less than
     `SMALLEST` of the data's, on the way to an infinite likelihood.
     """
+    count, mean, scatter = statistics.count, statistics.mean, statistics.scatter
     dim = mean.shape[-1]
     one, zero = torch.ones((), dtype=mean.dtype), torch.zeros((), dtype=mean.dtype)
     shape, rate = (one, zero) if family == "spherical" else (one.expand(dim), zero.expand(dim))
     sites, pivot = _covariance.best(family, count, scatter, shape, rate)
     rows = count.sum() if family == "tied" else count[:, None]
-    alive = pivot / rows > SMALLEST * _variance(count, mean, scatter)  # (K, D); False for NaN
+    alive = pivot / rows > SMALLEST * _variance(statistics)  # (K, D); False for NaN
     if not alive.all():
         k = int((~alive).any(-1).nonzero()[0])
         what = "the tied covariance" if family == "tied" else f"component {k} (of {count[k].item():.3g} rows)"
@@ -54,12 +69,13 @@ def maximum_likelihood(family: Family, count: Tensor, mean: Tensor, scatter: Ten
     return {"weights": count / count.sum(), "loc": mean, **sites}
 
 
-def maximum_posterior(family: Family, count: Tensor, mean: Tensor, scatter: Tensor, prior: tuple[Tensor, ...]) -> Theta:
+def maximum_posterior(family: Family, statistics: Statistics, prior: tuple[Tensor, ...]) -> Theta:
     """Return argmax of the same plus log p(theta).
 
     Weights are in closed form; so are means given covariances and covariances given means, which are taken
     in turn to their joint fixed point.
     """
+    count, mean, scatter = statistics.count, statistics.mean, statistics.scatter
     concentration, middle, sd, shape, rate = (p.to(mean) for p in prior)
     weights = count + concentration - 1
     triangular, loc, sites = scatter.ndim == 3, mean, {}
@@ -77,14 +93,8 @@ def maximum_posterior(family: Family, count: Tensor, mean: Tensor, scatter: Tens
     return {"weights": weights / weights.sum(), "loc": loc, **sites}
 
 
-def _variance(count: Tensor, mean: Tensor, scatter: Tensor) -> Tensor:
+def _variance(statistics: Statistics) -> Tensor:
     """The variance of each column over all rows, (D,)."""
-    total = count.sum()
-    within = scatter.diagonal(dim1=-2, dim2=-1) if scatter.ndim == 3 else scatter  # (K, D)
-    between = (mean - (count @ mean) / total).square() * count[:, None]
-    return (within + between).sum(0) / total
-
-
-def _like(x: Tensor, theta: Theta) -> Theta:
-    """Parameters in the precision of x; sums are in float64."""
-    return {name: value.to(x.dtype) for name, value in theta.items()}
+    every = statistics.pooled()
+    scatter = every.scatter[0]
+    return (scatter.diagonal() if scatter.ndim == 2 else scatter) / every.count

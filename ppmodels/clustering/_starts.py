@@ -1,5 +1,6 @@
-"""Centres to start from: k-means++ and farthest points."""
+"""Rows to start from that lie far from one another, by k-means++ or farthest points, and who is nearest to which."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -7,42 +8,51 @@ from torch import Tensor
 
 Seeding = Literal["k-means++", "farthest"]
 
+CHUNK = 2**18  # numbers of the largest temporary
 
-SHARED = 0.1  # of every row, given to all components alike, so that none starts on a single row
 
-
-def memberships(x: Tensor, components: int, seeding: Seeding) -> Tensor:
-    """Return a share of each row for each component, (N, K): most of it for the nearest of some far rows.
+def labels(x: Tensor, components: int, seeding: Seeding, weight: Tensor | None = None) -> Tensor:
+    """Return for each row which of some far rows is the nearest, in sds of the columns, (N,).
 
     Raises: ValueError when x, (N, D), has fewer distinct rows than components.
     """
     x = (x - x.mean(0)) / x.std(0)
-    nearest = _nearest(x, centres(x, components, seeding))
-    return (1 - SHARED) * nearest + SHARED / components
+    chosen = centres(x, components, seeding, weight)
+    return torch.cat([torch.stack([_from(rows, c) for c in chosen]).argmin(0) for rows in _chunks(x)])
 
 
-def centres(x: Tensor, components: int, seeding: Seeding) -> Tensor:
+def centres(x: Tensor, components: int, seeding: Seeding, weight: Tensor | None = None) -> Tensor:
     """Return rows of x that lie far from one another, (K, D); the first is drawn at random.
 
     Each further one is drawn with probability proportional to its squared distance to the nearest centre so
     far (k-means++), or is the row where that is largest (farthest). x: columns of comparable spread, (N, D).
+    weight: how often each row counts, (N,).
     Raises: ValueError when fewer rows are distinct.
     Source: Arthur and Vassilvitskii (2007), k-means++; Gonzalez (1985), Theoretical Computer Science 38.
     """
-    chosen = [int(torch.randint(len(x), (), device="cpu"))]
-    nearest = (x - x[chosen[0]]).square().sum(-1)  # (N,)
+    often = x.new_ones(len(x)) if weight is None else weight.to(x)
+    chosen = [_draw(often)]
+    nearest = _distance(x, x[chosen[0]]) * (often > 0)  # (N,)
     while len(chosen) < components:
         if not nearest.max() > 0:
             raise ValueError(f"x has only {len(chosen)} distinct rows; {components} components need {components}")
-        chosen.append(_draw(nearest) if seeding == "k-means++" else int(nearest.argmax()))
-        nearest = nearest.minimum((x - x[chosen[-1]]).square().sum(-1))
+        chosen.append(_draw(nearest * often) if seeding == "k-means++" else int(nearest.argmax()))
+        nearest = nearest.minimum(_distance(x, x[chosen[-1]]))
     return x[chosen]
 
 
-def _nearest(x: Tensor, centre: Tensor) -> Tensor:
-    """Return one-hot membership of the nearest centre, (N, K)."""
-    distance = torch.stack([(x - c).square().sum(-1) for c in centre], -1)  # (N, K)
-    return torch.nn.functional.one_hot(distance.argmin(-1), len(centre)).to(x)
+def _distance(x: Tensor, centre: Tensor) -> Tensor:
+    """Squared distance of each row, (N,)."""
+    return torch.cat([_from(rows, centre) for rows in _chunks(x)])
+
+
+def _from(rows: Tensor, centre: Tensor) -> Tensor:
+    """Squared distance of a chunk's rows, (n,); not by an expanded square, so that equal rows are at 0."""
+    return (rows - centre).square_().sum(-1)
+
+
+def _chunks(x: Tensor) -> Iterator[Tensor]:
+    return iter(x.split(max(1, CHUNK // max(1, x.shape[1]))))
 
 
 def _draw(weight: Tensor) -> int:

@@ -5,16 +5,18 @@ from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.clustering import _covariance, _labels
-from ppmodels.clustering._checks import check_fields, check_rows, describe
-from ppmodels.clustering._gaussian import ClusterNormal, log_density
+from ppmodels.clustering._checks import check_fields, describe
+from ppmodels.clustering._expectation import bound, expected, log_joint, memberships, sums, unweighted
+from ppmodels.clustering._gaussian import ClusterNormal
 from ppmodels.clustering._maximise import maximise, start
 from ppmodels.clustering._ordered import gaussian_rows
+from ppmodels.clustering._prior import prior_of
 from ppmodels.clustering._starts import Seeding
+from ppmodels.clustering._statistics import Statistics, expected_log_joint
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,13 @@ class GaussianMixture:
     .. math:: w \sim Dir(a),\; \mu_k \sim N(m, b^2 S),\; \Sigma_k \sim IW(\nu + D - 1, \nu h^2 S),\; z_n \sim w,\;
         x_n \mid z_n = k \sim N(\mu_k, \Sigma_k), \quad S = \mathrm{diag}(s)^2
 
-    with a, m, s, b, nu, h = concentration, center, scale, spread, strength, width: a cluster's sd is about
-    `width` of a column's `scale`, as if seen in `strength` rows; so no component can collapse on one row.
-    Sigma^-1 = W'W with W lower triangular: `precision` is its squared diagonal, `off_diagonal` the rest.
+    with a, m, s, b, nu, h = concentration, center, scale, spread, strength, width: a cluster's sd is about `width` of a
+    column's `scale`, as if seen in `strength` rows; so no component can collapse on one row. Sigma^-1 = W'W with W
+    lower triangular: `precision` is its squared diagonal, `off_diagonal` the rest.
 
-    Latents:  weights (K,); loc (K, D), unit of x; precision (K, D); off_diagonal (K, P), P = D (D - 1) / 2.
-              Tied has no K, diagonal no off_diagonal, spherical precision (K,); z (N,) is summed out,
-              covariance (K, D, D) computed.
-    Observed: x (N, D).
+    Latents:  weights (K,); loc (K, D), unit of x; precision (K, D); off_diagonal (K, P), P = D (D - 1) / 2. Tied has
+              no K, diagonal no off_diagonal, spherical precision (K,); z (N,) summed out, covariance (K, D, D) computed.
+    Observed: x (N, D); em takes NaN as missing at random, and `weight` (N,), how often each row counts.
     Source:   Bishop (2006), section 9.2; Fraley and Raftery (2007), J. Classification 24, 155-181.
     """
 
@@ -47,7 +48,7 @@ class GaussianMixture:
     strength: float = 4.0
     width: float = 0.5
     observed: ClassVar[tuple[str, ...]] = ("x",)
-
+    optional: ClassVar[tuple[str, ...]] = ("weight",)
     __post_init__ = check_fields
 
     @classmethod
@@ -59,42 +60,41 @@ class GaussianMixture:
         return {}
 
     def model(self, data: Data) -> None:
-        concentration, center, sd, shape, rate = self._prior()
+        concentration, center, sd, shape, rate = prior_of(self)
         weights = pyro.sample("weights", dist.Dirichlet(concentration), infer=dims("components"))
         loc = pyro.sample("loc", gaussian_rows(center, sd, self.ordered), infer=dims("components", "feature"))
         factor = _covariance.sample(self.covariance, center.shape, shape, rate)  # W, or its diagonal
-        with data.plate():
+        with unweighted(data).plate():
             z = pyro.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
             pyro.sample("x", ClusterNormal(z, loc, factor, center[0]), infer=dims("feature"))
 
     def start(self, data: Data) -> Theta:
-        check_rows(data.observed["x"], self.components, self.dim, data.coords.get("feature", ()))
-        theta = start(self.covariance, data.observed["x"], self.components, self.seeding)
-        return self.relabel(theta) if self.ordered else theta
+        return self._in_order(start(self, data))
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Tensor, Tensor]:
-        joint = self._log_joint(theta, data)  # (N, K)
-        return joint.softmax(-1), joint.logsumexp(-1).sum(dtype=torch.float64)
+        return memberships(self._log_joint(theta, data), data)
 
     def m_step(self, q: Tensor, data: Data, prior: bool) -> Theta:
-        theta = maximise(self.covariance, q, data.observed["x"], self._prior() if prior else None)
-        return self.relabel(theta) if self.ordered else theta
+        return self.maximise(sums(q, data, self.covariance), prior)
 
     def bound(self, q: Tensor, theta: Theta, data: Data) -> Tensor:
-        gap = self._log_joint(theta, data) - q.log()  # (N, K)
-        return torch.where(q > 0, q * gap, 0.0).sum(dtype=torch.float64)
+        return bound(q, self._log_joint(theta, data), data)
+
+    def statistics(self, theta: Theta, data: Data) -> tuple[Statistics, Tensor]:
+        return expected(data, *_covariance.parameters(theta, self.covariance))
+
+    def maximise(self, statistics: Statistics, prior: bool) -> Theta:
+        return self._in_order(maximise(self.covariance, statistics, prior_of(self) if prior else None))
+
+    def expected_log_joint(self, statistics: Statistics, theta: Theta) -> Tensor:
+        return expected_log_joint(statistics, *_covariance.parameters(theta, self.covariance))
 
     def relabel(self, draws: Theta) -> Theta:
         """Return the draws, (..., *site), with components in the order of loc's first coordinate."""
         return _labels.relabel(draws, ("precision", "off_diagonal") if self.covariance == "tied" else ())
 
     def _log_joint(self, theta: Theta, data: Data) -> Tensor:
-        factor = _covariance.whitening(theta, self.covariance, self.dim)
-        return theta["weights"].log() + log_density(data.observed["x"], theta["loc"], factor)  # (N, K)
+        return log_joint(data, *_covariance.parameters(theta, self.covariance))  # (N, K)
 
-    def _prior(self) -> tuple[Tensor, ...]:
-        """Concentration (K,), mean (K, D) and sd (D,) of loc, shape and rate of precision (D,) or ()."""
-        center, scale = (torch.tensor(field).expand(self.dim) for field in (self.center, self.scale))
-        gamma = _covariance.gamma_prior(self.covariance, scale, self.strength, self.width)
-        concentration = torch.full((self.components,), self.concentration)
-        return concentration, center.expand(self.components, -1), self.spread * scale, *gamma
+    def _in_order(self, theta: Theta) -> Theta:
+        return self.relabel(theta) if self.ordered else theta

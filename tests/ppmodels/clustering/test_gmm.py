@@ -429,7 +429,7 @@ def test_wrong_fields_are_refused_in_one_line(fields, message):
         (torch.randn(5, 3), r"x must be \(rows, 2\); it is \(5, 3\)"),
         (torch.randn(5), r"x must be \(rows, 2\); it is \(5,\)"),
         (torch.randn(2, 2), "3 components need at least as many rows; x has 2"),
-        (torch.tensor([[1.0, 2], [3, math.nan], [2, 2], [1, 1]]), "x is nan in row 1, column 'waiting'"),
+        (torch.tensor([[1.0, math.nan]] * 2 + [[3.0, math.nan]]), "column 'waiting' of x has no value at all"),
         (torch.tensor([[1.0, 2], [3, 4], [math.inf, 2], [1, 1]]), "x is inf in row 2, column 'eruptions'"),
         (torch.tensor([[1.0, 2], [1, 4], [1, 2], [1, 1]]), "column 'eruptions' of x is constant"),
         (torch.tensor([[1.0, 2], [3, 4], [1, 2], [3, 4]]), "only 2 distinct rows; 3 components need 3"),
@@ -437,5 +437,5 @@ def test_wrong_fields_are_refused_in_one_line(fields, message):
 )
 def test_wrong_rows_are_refused_in_one_line(x, message):
     with pytest.raises(ValueError, match=message) as error:
-        GaussianMixture(components=3).start(rows(x, column=("eruptions", "waiting")))
+        GaussianMixture(components=3).start(rows(x, feature=("eruptions", "waiting")))
     assert "\n" not in str(error.value)
