@@ -3,14 +3,14 @@
 This file is all that `inference` knows of `ppmodels`, and all that a new model must know of the project.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import pyro
 import torch
 from pyro.distributions import Distribution
-from torch import Tensor
+from torch import Tensor, nn
 
 Theta = dict[str, Tensor]
 
@@ -39,8 +39,8 @@ class Data:
         Raises: ValueError when a name is unknown or missing, or when lengths differ.
         """
         tensors = {name: torch.as_tensor(value) for name, value in values.items()}
-        wanted = [*model.inputs(1), *model.observed]
-        if sorted(tensors) != sorted(wanted):
+        wanted, optional = [*model.inputs(1), *model.observed], set(getattr(model, "optional", ()))
+        if sorted(tensors.keys() - optional) != sorted(wanted):
             raise ValueError(f"{type(model).__name__} takes {', '.join(wanted)}; got {', '.join(tensors)}")
         lengths = {name: len(value) for name, value in tensors.items()}
         if len(set(lengths.values())) != 1:
@@ -118,9 +118,94 @@ class HasEM(Model, Protocol):
 
 
 @runtime_checkable
+class HasNetwork(Model, Protocol):
+    """A network with latent weights, its story in three parts: `observe(outputs(weights(), data), data)`.
+
+    Weights are not identified, so chains are compared by what they predict; and back ends that treat layers
+    one by one look into `module`.
+    """
+
+    @property
+    def module(self) -> nn.Module:
+        """The network; its parameters' names are the sites of its weights."""
+        ...
+
+    def weights(self) -> Theta:
+        """Sample every weight; return them by site."""
+        ...
+
+    def outputs(self, weights: Theta, data: Data) -> Tensor:
+        """Return the network's outputs, (N, K), without sampling."""
+        ...
+
+    def observe(self, outputs: Tensor, data: Data) -> None:
+        """Sample the observed sites at these outputs, and the latents that are not weights."""
+        ...
+
+
+@runtime_checkable
+class HasStatistics(HasEM, Protocol):
+    """EM whose M step reads sums over rows alone: they are taken in one pass, in batches, or from a stream.
+
+    The sums of two sets of rows add by `+`, and `* number` scales their weight.
+    """
+
+    def statistics(self, theta: Theta, data: Data) -> tuple[Any, Tensor]:
+        """Return the sums expected under p(z | x, theta), and log p(x | theta), ()."""
+        ...
+
+    def maximise(self, statistics: Any, prior: bool) -> Theta:
+        """Return argmax of E_q log p(x, z | theta), plus log p(theta) when `prior`."""
+        ...
+
+    def expected_log_joint(self, statistics: Any, theta: Theta) -> Tensor:
+        """Return E_q log p(x, z | theta), (), where q is what the sums were expected under."""
+        ...
+
+
+@runtime_checkable
 class HasLabels(Model, Protocol):
     """Latents that mean the same in any order, such as a mixture's components."""
 
     def relabel(self, draws: Theta) -> Theta:
         """Return the draws, (..., *site) each, every one with its latents in one agreed order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A mode, and where it was asked for, the Gaussian there.
+
+    theta: sites by name. log_density: log p(observed, theta). decrement: nats that are still to be gained.
+    log_evidence: Laplace's approximation of log p(observed). draw: number and generator to draws of that Gaussian by
+        site, (S, *site), and log p - log q of some of them, less a constant, one row an independent part.
+    """
+
+    theta: Theta
+    log_density: float
+    decrement: float
+    steps: int
+    log_evidence: float | None = None
+    draw: Callable[[int, torch.Generator], tuple[Theta, Tensor]] | None = None
+
+
+@runtime_checkable
+class HasPeak(Model, Protocol):
+    """A way of its own to its only mode, faster than climbing: for a concave model whose sites are all real."""
+
+    def peak(self, data: Data, curvature: bool = False) -> Peak | None:
+        """Return the mode; None where these fields have no such way."""
+        ...
+
+
+@runtime_checkable
+class HasParts(Model, Protocol):
+    """A posterior that is a product: each part is a Pyro program with its arguments, and can be sampled by itself."""
+
+    def parts(self, data: Data) -> Iterable[tuple[Callable[..., None], tuple[Any, ...]]]:
+        """Return the parts; one program for all of them where it can be, so that it is traced once."""
+        ...
+
+    def join(self, draws: Sequence[Theta]) -> Theta:
+        """Return the whole model's sites of the parts' sites, (..., *site) each."""
         ...
