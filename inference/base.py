@@ -16,7 +16,7 @@ from pyro.poutine import runtime
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ppmodels.base import Data, HasLabels, Model
+from ppmodels.base import Data, HasCheck, HasLabels, Model
 
 Program = Callable[..., Any]
 Draws = dict[str, Tensor]
@@ -113,6 +113,8 @@ def joint(model: Model | Program, args: tuple[Any, ...], kwargs: Mapping[str, An
     missing = [name for name in model.observed if name not in args[0].observed]
     if missing:
         raise ValueError(f"the data hold no {', '.join(missing)}, which {type(model).__name__} observes")
+    if isinstance(model, HasCheck):
+        model.check(args[0])
 
     def conditioned(data: Data) -> None:
         pyro.condition(model.model, data=dict(data.observed))(data)

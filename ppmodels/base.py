@@ -164,6 +164,15 @@ class HasStatistics(HasEM, Protocol):
 
 
 @runtime_checkable
+class HasCheck(Model, Protocol):
+    """Data that it cannot have made, found before a fit begins."""
+
+    def check(self, data: Data) -> None:
+        """Raise ValueError of one line that names the first bad row and column, and says what to do."""
+        ...
+
+
+@runtime_checkable
 class HasLabels(Model, Protocol):
     """Latents that mean the same in any order, such as a mixture's components."""
 
