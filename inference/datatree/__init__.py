@@ -13,6 +13,7 @@ import xarray as xr
 from pyro.infer import MCMC
 
 from inference.base import Draws, Fit, Unsupported, fresh, joint
+from inference.datatree.around import around
 from inference.datatree.groups import Axes, array, as_json, constants, run_attributes
 from inference.datatree.netcdf import load, write
 from inference.datatree.pyro_mcmc import read_mcmc
@@ -54,7 +55,8 @@ def to_datatree(
     log_likelihood: one value a draw and observation, discrete sites summed out; and the log prior.
     posterior_predictive: one data set a draw.
         Both: True for all draws, False for none. None thins a large group, evenly along every chain: its
-        `draw` coordinate and its attribute `thinned` say which draws it holds.
+        `draw` coordinate and its attribute `thinned` say which draws it holds. Of a point, both are taken
+        at draws of the Gaussian around it, as the attribute `drawn` says: one draw has no leave-one-out.
     prior: draws from the prior and its predictive distribution; 0 leaves both out.
     coords: labels along an axis by its name, over those of the data.
     dims: names of a site's axes, of all or of the last ones, over those of plates and `event_dims`.
@@ -73,10 +75,14 @@ def to_datatree(
         if prior:
             groups |= _attempt(left_out, "prior", lambda: _prior(fit, axes, prior, seed)) or {}
         asked = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
+        wide, said = around(fit) if set(asked.values()) != {False} else (fit, "")
         for name, make in {"log_likelihood": _densities, "posterior_predictive": _predicted}.items():
             if asked[name] is not False:
-                some = partial(_thinned, fit, axes, seed, name, make, bool(asked[name]))
-                groups |= _attempt(left_out, name, some) or {}
+                some = partial(_thinned, wide, axes, seed, name, make, bool(asked[name]))
+                made: dict[str, xr.Dataset] = _attempt(left_out, name, some) or {}
+                groups |= {
+                    group: values.assign_attrs({"drawn": said} if said else {}) for group, values in made.items()
+                }
     tree = xr.DataTree.from_dict({name: value for name, value in groups.items() if value.data_vars})
     tree.attrs |= {"name": str(fit.info.get("name", _title(fit.model))), **run_attributes(fit)}
     tree.attrs["left_out"] = as_json(left_out)
@@ -143,7 +149,7 @@ def _thinned(fit: Fit, axes: Axes, seed: int, group: str, make: Make, whole: boo
     some = replace(fit, draws={name: value[:, ::step] for name, value in fit.draws.items()}, warmup_draws={})
     made = make(some, axes, seed)
     if step > 1:
-        said = f"every {step}th draw of a chain; {group}=True keeps all"
+        said = f"one draw in {step} of each chain; {group}=True keeps all"
         kept = {"draw": range(0, shape[1], step)}
         made = {name: values.assign_coords(kept).assign_attrs(thinned=said) for name, values in made.items()}
     return made

@@ -12,12 +12,14 @@ import torch
 import xarray as xr
 from pyro.infer import HMC, MCMC, NUTS
 
+import inference
 from inference import load
 from inference.base import Fit
 from inference.datatree import save, to_datatree
 from ppmodels import load as load_model
 from ppmodels import names
 from ppmodels.base import Data
+from ppmodels.datasets import old_faithful
 
 Y = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], dtype=torch.float64)
 SIGMA = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0], dtype=torch.float64)
@@ -132,7 +134,7 @@ def test_columns_are_labelled():
     assert tree["log_likelihood"]["x"].dims == ("chain", "draw", "rows")
     renamed = to_datatree(fit, prior=0, dims={"loc": ["feature"]})
     assert renamed["posterior"]["loc"].dims == ("chain", "draw", "feature")
-    with pytest.raises(ValueError, match="1 labels for 'column', which has 2"):
+    with pytest.raises(ValueError, match="1 labels for 'feature', which has 2"):
         to_datatree(fit, coords={"feature": ["eruptions"]})
 
 
@@ -172,10 +174,80 @@ def test_sub_sampled_rows_are_all_there():
     assert tree["observed_data"].sizes == {"rows": 10}
 
 
-def test_a_point_is_one_draw():
-    fit = Fit(flat, (torch.randn(5),), {}, "mode", {"loc": torch.zeros(1, 1)})
-    tree = to_datatree(fit, prior=0)
+def test_a_point_has_one_draw_and_its_surroundings_the_log_likelihood():
+    y = torch.randn(5, dtype=torch.float64)
+    tree = to_datatree(Fit(flat, (y,), {}, "mode", {"loc": y.mean()[None, None]}), prior=0)
+    assert tree["posterior"]["loc"].shape == (1, 1)
+    assert tree["log_likelihood"]["y"].shape == tree["posterior_predictive"]["y"].shape == (1, 1000, 5)
+    assert "draws of N(point" in tree["log_likelihood"].attrs["drawn"]
+    level = 0.5 * (2 * tree["log_likelihood"]["y"].values).sum(-1)  # log N(loc; mean, 1/5) but for a constant
+    distance = (level.max() - level) * 2  # 5 (loc - mean)^2, chi-squared with one degree of freedom
+    assert abs(distance.mean() - 1) < 0.15
+
+
+def test_a_point_without_curvature_stays_a_point():
+    def ridge(y):
+        a, b = (pyro.sample(n, dist.Normal(0.0, 1.0).mask(False)) for n in "ab")
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(a + b, 1.0), obs=y)
+
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    tree = to_datatree(Fit(ridge, (torch.randn(5).double(),), {}, "mode", {"a": zero, "b": zero}), prior=0)
     assert tree["log_likelihood"]["y"].shape == (1, 1, 5)
+    assert "drawn" not in tree["log_likelihood"].attrs
+
+
+def test_a_large_group_is_thinned_along_every_chain_unless_asked_for(monkeypatch):
+    monkeypatch.setattr("inference.datatree.SMALL", 4000)
+    monkeypatch.setattr("inference.datatree.ENOUGH", 600)
+    y, draws = torch.randn(5).double(), {"loc": torch.randn(4, 500).double()}
+    fit = Fit(flat, (y,), {}, "mcmc", draws)
+    tree, whole = to_datatree(fit, prior=0), to_datatree(fit, prior=0, log_likelihood=True, posterior_predictive=True)
+    assert whole["log_likelihood"]["y"].shape == whole["posterior_predictive"]["y"].shape == (4, 500, 5)
+    assert "thinned" not in whole["log_likelihood"].attrs
+    for group in ("log_likelihood", "posterior_predictive"):
+        assert tree[group]["y"].shape == (4, 167, 5)  # 4000 / 5 numbers a draw are 800 draws of 2000: every third
+        assert tree[group].attrs["thinned"] == f"one draw in 3 of each chain; {group}=True keeps all"
+    some = whole["log_likelihood"]["y"].sel(draw=tree["log_likelihood"]["draw"])
+    np.testing.assert_array_equal(tree["log_likelihood"]["y"], some)
+    assert tree["posterior"]["loc"].shape == (4, 500)
+    monkeypatch.setattr("inference.datatree.LARGE", 2000)
+    left_out = json.loads(to_datatree(fit, prior=0).attrs["left_out"])
+    assert left_out.keys() == {"log_likelihood", "posterior_predictive"}
+    assert "ask for it with log_likelihood=True" in left_out["log_likelihood"]
+
+
+def test_an_axis_that_arviz_plots_needs_has_another_name():
+    def program(x):
+        loc = pyro.sample("loc", dist.Normal(torch.zeros(2), 1.0).to_event(1), infer={"event_dims": ("column",)})
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x, infer={"event_dims": ("column",)})
+
+    tree = to_datatree(
+        Fit(program, (torch.randn(3, 2),), {}, "svi", {"loc": torch.randn(1, 9, 2)}), coords={"column": "ab"}
+    )
+    assert tree["posterior"]["loc"].dims == ("chain", "draw", "column_dim")
+    assert list(tree["observed_data"]["column_dim"].values) == ["a", "b"]
+
+
+LONG = [pytest.param(method, marks=pytest.mark.slow) for method in ("mode", "laplace", "svi", "mcmc")]
+
+
+@pytest.mark.parametrize("method", ["em", *LONG])
+def test_arviz_leaves_one_out_after_every_method(method):
+    """Of a mixture, whose assignments are summed out; all methods agree on how well it predicts."""
+    data = old_faithful()
+    model = load_model("gmm").for_data(data.observed["x"], components=2, ordered=True)
+    options = {
+        "mcmc": {"num_chains": 16, "num_samples": 100, "compile": False},
+        "svi": {"guide": "full-rank", "compile": False},
+    }
+    fit = inference.fit(method, model, data, seed=1, **options.get(method, {}))
+    loo = arviz_stats.loo(to_datatree(fit, prior=0, posterior_predictive=False), pointwise=True)
+    assert loo.n_data_points == 272
+    assert float(loo.pareto_k.max()) < 0.7
+    assert abs(loo.elpd - -1141.7) < 1.5
+    assert 8 < loo.p < 13
 
 
 def test_loo_works_and_agrees_with_the_exact_value():
