@@ -1,5 +1,6 @@
 """Expectation maximisation, for models that know both steps: restarts, and SQUAREM between steps."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,13 @@ from rich.progress import Progress
 from torch import Tensor
 
 from inference.base import Fit, Unsupported, fresh, joint
+from inference.em.incremental import Stream, climb_by_batches, refuse_without_sums
 from inference.em.problem import Point, Problem
 from ppmodels.base import HasEM, Theta
+
+__all__ = ["Stream", "fit"]
+
+log = logging.getLogger("inference")
 
 ROUNDING = 1e-13  # relative; a smaller change of the objective is none
 
@@ -25,6 +31,8 @@ def fit(
     num_restarts: int = 10,
     accelerate: bool = True,
     prior: bool = False,
+    batch_size: int | None = None,
+    guard: bool = True,
     progress_bar: bool = False,
     **kwargs: Any,
 ) -> Fit:
@@ -36,32 +44,43 @@ def fit(
     num_restarts: starts. The highest objective wins, and of those that agree with it to tol the first; a
         collapsed one wins only when all have collapsed.
     accelerate: extrapolate each pair of steps in unconstrained coordinates (SQUAREM), and take the plain
-        step where that would lower the objective: the objective never falls.
+        step where that would lower the objective: the objective never falls. A model that says of itself
+        `climbs = False`, as its E step is `approximate`, is stepped plainly until its objective stands still.
     prior: maximise log p(x, theta) instead of log p(x | theta). Off, because EM is known for the maximum
         of the likelihood, and others' figures are that; on, no component can collapse.
+    batch_size: rows whose sums are renewed before each M step (incremental EM): parameters move many times in one
+        pass over the data, with the same tops. num_steps counts passes, and the trace has their bounds. For data
+        that come in pieces see `Stream`.
+    guard: a top that its own sums doubt (`doubt`), such as one on too few rows, wins only when all are doubted.
     Returns: a Fit whose trace has, at each step of the winner, `log_likelihood`, `bound` (at this theta,
         with the row latents' posterior at the theta before), and with prior `log_density` and `log_prior`.
-    Raises: Unsupported when the model has no closed-form steps.
+    Raises: Unsupported when the model has no closed-form steps, or with batch_size, no sums over rows.
     Source: Dempster, Laird and Rubin (1977); Varadhan and Roland (2008), Scand. J. Statistics 35, scheme S3.
     """
     began = time.perf_counter()
     if not isinstance(model, HasEM):
         name = getattr(model, "__name__", type(model).__name__)
         raise Unsupported(f"{name} has no start, e_step, m_step and bound in closed form; em needs them")
-    if num_restarts < 1 or num_steps < 1:
-        raise ValueError(f"num_restarts and num_steps must be at least 1; they are {num_restarts}, {num_steps}")
+    if batch_size is not None:
+        refuse_without_sums(model)
+    for name, value in (("num_restarts", num_restarts), ("num_steps", num_steps), ("batch_size", batch_size or 1)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; it is {value}")
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
         program = joint(own, args, kwargs)
         problem = Problem(own, args[0], program, prior)
         starts = [own.start(args[0]) for _ in range(num_restarts)]  # first, as a climb may draw numbers too
-        climb = Climb(problem, num_steps, tol, accelerate)
+        climb = Climb(problem, num_steps, tol, accelerate, getattr(own, "climbs", True), batch_size)
         paths = [climb.climb(start) for start in bar.track(starts, description="em")]
-        best = _best(paths, tol)
+        best = _best(paths, tol, guard)
         draws = {name: value[None, None] for name, value in best.points[-1].theta.items()}
         info = {**best.result(), "seed": seed, "seconds": time.perf_counter() - began}
-        info |= {"tol": tol, "accelerate": accelerate, "prior": prior}
+        info |= {"tol": tol, "accelerate": accelerate, "prior": prior, "batch_size": batch_size}
         info["restarts"] = [path.result() for path in paths]
-        return Fit(own, args, kwargs, "em", draws, _trace(problem, best.points), info=info)
+        if approximate := getattr(own, "approximate", ""):
+            info |= {"approximate": approximate, "message": f"{best.message}; the E step is approximate: {approximate}"}
+            log.warning("em: the E step is approximate (%s); log_likelihood is what it says of it", approximate)
+        return Fit(own, args, kwargs, "em", draws, _trace(problem, best), info=info)
 
 
 @dataclass
@@ -73,6 +92,12 @@ class Path:
     converged: bool = False
     collapsed: bool = False
     message: str = ""
+    bounds: list[float] = field(default_factory=list)  # of passes over batches
+
+    @property
+    def doubt(self) -> str:
+        """Why this top should not be trusted, as its own sums say."""
+        return getattr(self.points[-1].q, "doubt", str)()
 
     def result(self) -> dict[str, Any]:
         """Return the run in numbers and words."""
@@ -80,7 +105,7 @@ class Path:
         return numbers | {
             "evaluations": self.evaluations,
             "converged": self.converged,
-            "message": self.message,
+            "message": "; ".join(filter(None, (self.message, self.doubt))),
         }
 
     def end(self, message: str, *, converged: bool = False, collapsed: bool = False) -> "Path":
@@ -96,9 +121,13 @@ class Climb:
     num_steps: int
     tol: float
     accelerate: bool
+    climbs: bool = True  # is a fall of the objective an error?
+    batch_size: int | None = None
 
     def climb(self, theta: Theta) -> Path:
         """Return the path from a start, two EM steps at a time, the second extrapolated if that helps."""
+        if self.batch_size is not None:
+            return self._by_batches(theta)
         path, longest, gain = Path(), 4.0, float("inf")
         point = self._visit(path, theta)
         while len(path.points) <= self.num_steps:
@@ -109,6 +138,11 @@ class Climb:
                 return path.end(str(error), collapsed=True)
             flat = [self.problem.flatten(t) for t in (point.theta, first.theta, theta)]
             gain, size = first.objective - point.objective, 1 + abs(first.objective)
+            if not self.climbs:  # nor is there anything to extrapolate by
+                if abs(gain) <= self.tol * size:
+                    return path.end("converged", converged=True)
+                point = self._visit(path, theta)
+                continue
             if not gain >= -100 * ROUNDING * size:
                 return path.end(f"the objective fell by {-gain:.3g}: the E step or the M step is not exact")
             if max(gain, _left(gain, flat)) <= self.tol * size or gain <= ROUNDING * size:
@@ -116,6 +150,20 @@ class Climb:
             far, longest = self._extrapolate(path, first, flat, longest) if self.accelerate else (None, 0.0)
             point = far or self._visit(path, theta)
         return path.end(f"not converged in {self.num_steps} steps; the last pair gained {gain:.3g}")
+
+    def _by_batches(self, theta: Theta) -> Path:
+        """The start and the top of incremental EM; what is between has bounds alone."""
+        path = Path([self.problem.at(theta)])
+        try:
+            theta, path.bounds, converged = climb_by_batches(
+                self.problem, theta, self.batch_size or 0, self.num_steps, self.tol
+            )
+        except ArithmeticError as error:
+            return path.end(str(error), collapsed=True)
+        self._visit(path, theta)
+        path.evaluations += len(path.bounds)
+        message = "converged" if converged else f"not converged in {self.num_steps} passes"
+        return path.end(message, converged=converged)
 
     def _visit(self, path: Path, theta: Theta) -> Point:
         """The E step at theta, which becomes a point of the path."""
@@ -139,9 +187,10 @@ class Climb:
         return point, 4 * longest if reach == longest else longest
 
 
-def _best(paths: Sequence[Path], tol: float) -> Path:
-    """The first path whose objective is the highest to tol; a collapsed one only if all are."""
+def _best(paths: Sequence[Path], tol: float, guard: bool) -> Path:
+    """The first path whose objective is the highest to tol; a doubted one only if all are, then a collapsed one."""
     sound = [path for path in paths if not path.collapsed] or paths
+    sound = [path for path in sound if guard and not path.doubt] or sound
     highest = max(path.points[-1].objective for path in sound)
     enough = highest - tol * (1 + abs(highest)) if highest > -float("inf") else highest
     return next(path for path in sound if path.points[-1].objective >= enough)
@@ -153,12 +202,13 @@ def _left(gain: float, flat: Sequence[Tensor]) -> float:
     return gain * rate / (1 - rate) if rate < 1 else float("inf")
 
 
-def _trace(problem: Problem, points: Sequence[Point]) -> dict[str, Tensor]:
+def _trace(problem: Problem, path: Path) -> dict[str, Tensor]:
     """The objectives along a path, (step,) each."""
+    points = path.points
     before = [points[0], *points]
     columns = {
         "log_likelihood": [point.log_likelihood for point in points],
-        "bound": [problem.bound(last, point.theta) for last, point in zip(before, points, strict=False)],
+        "bound": path.bounds or [problem.bound(last, point.theta) for last, point in zip(before, points, strict=False)],
     }
     if problem.prior:
         columns = {"log_density": [point.objective for point in points], **columns}

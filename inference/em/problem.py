@@ -1,7 +1,7 @@
 """What EM climbs: the objective at a theta, the step from it, and its unconstrained coordinates."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +12,12 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ppmodels.base import Data, HasEM, Theta
+from ppmodels.base import Data, HasEM, HasStatistics, Theta
 
 
 @dataclass(frozen=True)
 class Point:
-    """One theta, the posterior q of the row latents under it, and what EM maximises there."""
+    """One theta, q of the row latents under it or the sums that it gives, and what EM maximises there."""
 
     theta: Theta
     log_likelihood: float
@@ -44,19 +44,28 @@ class Problem:
     def at(self, theta: Theta) -> Point:
         """Return the E step at theta; the objective is -inf where it cannot be evaluated."""
         with pyro.validation_enabled(False):  # an extrapolated theta may be out of range
-            q, log_likelihood = self.model.e_step(theta, self.data)
+            q, log_likelihood = self._expect(theta, self.data)
         if not torch.isfinite(log_likelihood):
             return Point(theta, -torch.inf)
         return Point(theta, float(log_likelihood), self.log_prior(theta) if self.prior else 0.0, q)
 
     def step(self, point: Point) -> Theta:
         """Return the M step from a point."""
+        if isinstance(self.model, HasStatistics):
+            return self.model.maximise(point.q, self.prior)
         return self.model.m_step(point.q, self.data, self.prior)
 
     def bound(self, point: Point, theta: Theta) -> float:
         """Return the lower bound on log p(x | theta) that the posterior at a point gives."""
-        q, _ = self.model.e_step(point.theta, self.data)
-        return float(self.model.bound(q, theta, self.data))
+        q = point.q if point.q is not None else self._expect(point.theta, self.data)[0]
+        if not isinstance(self.model, HasStatistics):
+            return float(self.model.bound(q, theta, self.data))
+        gained = self.model.expected_log_joint(q, theta) - self.model.expected_log_joint(q, point.theta)
+        return point.log_likelihood + float(gained)
+
+    def _expect(self, theta: Theta, data: Data) -> tuple[Any, Tensor]:
+        """The E step: q, or where sums over rows are all that the M step reads, these sums."""
+        return (self.model.statistics if isinstance(self.model, HasStatistics) else self.model.e_step)(theta, data)
 
     def log_prior(self, theta: Theta) -> float:
         """Return log p(theta), the sum over the sites that theta names."""
@@ -86,6 +95,7 @@ class Problem:
     def _sites(self, theta: Theta) -> Any:
         """The program's sites given theta. One row is enough: no prior looks at the rows."""
         row = self.data.batch(torch.zeros(1, dtype=torch.long))
+        row = replace(row, given={n: v for n, v in row.given.items() if n not in getattr(self.model, "optional", ())})
         with pyro.validation_enabled(False):
             program = poutine.block(pyro.condition(self.program, data=theta), hide_fn=site_is_subsample)
             return poutine.trace(program).get_trace(row).nodes

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppmodels.clustering import _gaussian, _statistics
+from ppmodels.clustering import _gaussian, _one_pass
 from ppmodels.clustering._covariance import covariance
 from ppmodels.clustering._statistics import Statistics
 
@@ -35,14 +35,14 @@ def log_density(x: Tensor, loc: Tensor, factor: Tensor) -> Tensor:
 def expected(
     x: Tensor, log_weights: Tensor, loc: Tensor, factor: Tensor, row_weight: Tensor | None = None
 ) -> tuple[Statistics, Tensor]:
-    """Return statistics of the rows as if complete, and the log likelihood of what is there; see `_statistics`."""
+    """Return statistics of the rows as if complete, and the log likelihood of what is there; see `_one_pass`."""
     if not x.sum().isnan():
-        return _statistics.expected(x, log_weights, loc, factor, row_weight)
+        return _one_pass.expected(x, log_weights, loc, factor, row_weight)
     total, log_likelihood = None, loc.new_zeros((), dtype=torch.float64)
     loc, factor = loc.double(), factor.double()
     for pattern in _patterns(x, loc, factor):
         w = None if row_weight is None else row_weight[pattern.rows]
-        seen, score = _statistics.expected(
+        seen, score = _one_pass.expected(
             x[pattern.rows][:, pattern.seen], log_weights, loc[:, pattern.seen], pattern.factor, w
         )
         part = pattern.complete(seen, loc)
@@ -58,8 +58,8 @@ class _Pattern:
     rows: Tensor  # (n,)
     seen: Tensor  # (D,), bool
     factor: Tensor  # whitens what is seen, (K, O, O), or (1, O, O), or (K, O)
-    slope: Tensor | None = None  # A, (K, M, O); none when columns are independent
-    spread: Tensor | None = None  # V of what is missing, (K, M, M), or (K, M)
+    slope: Tensor | None  # A, (K, M, O); none when columns are independent
+    spread: Tensor  # V of what is missing, (K, M, M), or (K, M)
 
     def complete(self, seen: Statistics, loc: Tensor) -> Statistics:
         """Return the statistics over all columns from those of what is seen."""
@@ -69,9 +69,8 @@ class _Pattern:
         if self.slope is None:
             scatter = torch.zeros_like(loc)
             scatter[:, there] = seen.scatter
-            if self.spread is not None:
-                scatter[:, gone] = seen.count[:, None] * self.spread
-            return Statistics(seen.count, mean, scatter)
+            scatter[:, gone] = seen.count[:, None] * self.spread
+            return Statistics(seen.count, mean, scatter, tied=seen.tied)
         shift = (self.slope @ (seen.mean - loc[:, there])[..., None])[..., 0]
         mean[:, gone] = torch.where(seen.count[:, None] > 0, loc[:, gone] + shift, 0.0)
         across = self.slope @ seen.scatter  # (K, M, O)
@@ -80,7 +79,7 @@ class _Pattern:
         scatter[:, gone[:, None], there] = across
         scatter[:, there[:, None], gone] = across.mT
         scatter[:, gone[:, None], gone] = across @ self.slope.mT + seen.count[:, None, None] * self.spread
-        return Statistics(seen.count, mean, scatter)
+        return Statistics(seen.count, mean, scatter, tied=seen.tied)
 
 
 def _patterns(x: Tensor, loc: Tensor, factor: Tensor) -> Iterator[_Pattern]:

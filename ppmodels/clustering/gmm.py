@@ -31,7 +31,7 @@ class GaussianMixture:
     lower triangular: `precision` is its squared diagonal, `off_diagonal` the rest.
 
     Latents:  weights (K,); loc (K, D), unit of x; precision (K, D); off_diagonal (K, P), P = D (D - 1) / 2. Tied has
-              no K, diagonal no off_diagonal, spherical precision (K,); z (N,) summed out, covariance (K, D, D) computed.
+              no K, diagonal no off_diagonal, spherical precision (K,); z (N,) summed out, covariance (K, D, D) computed
     Observed: x (N, D); em takes NaN as missing at random, and `weight` (N,), how often each row counts.
     Source:   Bishop (2006), section 9.2; Fraley and Raftery (2007), J. Classification 24, 155-181.
     """

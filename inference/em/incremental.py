@@ -1,0 +1,106 @@
+"""EM by batches, for models whose M step reads sums over rows: of data that are there, and of data that stream by."""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+
+from inference.base import Unsupported, fresh, joint
+from inference.em.problem import Problem
+from ppmodels.base import Data, HasStatistics, Theta
+
+
+def refuse_without_sums(model: Any) -> None:
+    """Raise Unsupported when the model's M step needs the memberships of all rows at once."""
+    if not isinstance(model, HasStatistics):
+        name = getattr(model, "__name__", type(model).__name__)
+        raise Unsupported(f"{name} has no statistics, maximise and expected_log_joint; em by batches needs them")
+
+
+@dataclass
+class Sums:
+    """The sums of many batches, each to be replaced: a tree, so that the total is new after log B additions."""
+
+    batches: int
+    nodes: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.nodes = [None] * (2 * self.batches)
+
+    def replace(self, batch: int, sums: Any) -> None:
+        """Take these for the batch's sums."""
+        place = batch + self.batches
+        self.nodes[place] = sums
+        while place > 1:
+            place //= 2
+            pair = [node for node in self.nodes[2 * place : 2 * place + 2] if node is not None]
+            self.nodes[place] = pair[0] + pair[1] if len(pair) == 2 else pair[0]
+
+    @property
+    def total(self) -> Any:
+        return self.nodes[1]
+
+
+def climb_by_batches(
+    problem: Problem, theta: Theta, batch_size: int, num_steps: int, tol: float
+) -> tuple[Theta, list[float], bool]:
+    """Return the top that incremental EM reaches, the bound after each pass over the batches, and whether it stood.
+
+    One batch's sums are replaced, and then the M step is taken: the bound J(q, theta), which has the likelihood's
+    tops, never falls, and a pass moves theta as many times as there are batches.
+    Source: Neal and Hinton (1998), A view of the EM algorithm, section 4.
+    """
+    model, data = cast(HasStatistics, problem.model), problem.data
+    parts = torch.arange(data.rows).split(batch_size)
+    sums, rest = Sums(len(parts)), [0.0] * len(parts)  # rest: log p - E log p(x, z), of each batch when it was visited
+    bounds: list[float] = []
+    for step in range(num_steps):
+        for i, rows in enumerate(parts):
+            found, log_likelihood = model.statistics(theta, data.batch(rows))
+            rest[i] = float(log_likelihood - model.expected_log_joint(found, theta))
+            sums.replace(i, found)
+            if step or i == len(parts) - 1:  # the first pass only fills: a few batches may not hold all components
+                theta = model.maximise(sums.total, problem.prior)
+        objective = sum(rest) + float(model.expected_log_joint(sums.total, theta))
+        bounds.append(objective + (problem.log_prior(theta) if problem.prior else 0.0))
+        if step and bounds[-1] - bounds[-2] <= tol * (1 + abs(bounds[-1])):
+            return theta, bounds, True
+    return theta, bounds, False
+
+
+class Stream:
+    r"""EM over batches that come once: each moves the running sums a little, and the parameters follow.
+
+    .. math:: s \leftarrow (1 - \gamma_t) s + \gamma_t s_t, \quad \gamma_t = (t + 1)^{-\kappa}
+
+    s_t: the sums that batch t gives a row, expected at the parameters so far. kappa in (1/2, 1]: 1 forgets nothing.
+    Memory is that of one batch. `theta` holds the parameters by site.
+
+    Raises: Unsupported when the model's M step does not read sums over rows.
+    Source: Cappe and Moulines (2009), J. Royal Statistical Society B 71; Liang and Klein (2009).
+    """
+
+    def __init__(self, model: Any, *, decay: float = 0.7, prior: bool = False, seed: int = 0) -> None:
+        refuse_without_sums(model)
+        if not 0.5 < decay <= 1:
+            raise ValueError(f"decay must be above 0.5 and at most 1; it is {decay}")
+        self.model, self.decay, self.prior, self.seed = model, decay, prior, seed
+        self.theta: Theta | None = None
+        self.batches, self.rows, self._sums = 0, 0, None
+
+    def learn(self, data: Data, theta: Theta | None = None) -> "Stream":
+        """Learn from one more batch; the first one gives the start, unless `theta` does.
+
+        Raises: ArithmeticError when a component has collapsed; the stream is then as it was before this batch.
+        """
+        with fresh(self.model, (data,), seed=self.seed) as own:
+            joint(own, (data,), {})
+            theta = theta or self.theta or own.start(data)
+            found, _ = own.statistics(theta, data)
+            share = (self.batches + 1) ** -self.decay
+            here = len(next(iter(data.observed.values())))
+            mean = found * (1 / here)
+            sums = mean if self._sums is None else self._sums * (1 - share) + mean * share
+            self.theta = own.maximise(sums * (self.rows + here), self.prior)
+            self._sums, self.batches, self.rows = sums, self.batches + 1, self.rows + here
+        return self
