@@ -5,9 +5,9 @@ import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ppmodels.base import Data, HasEM, HasGuide, HasLabels, HasPosterior, Model
+from ppmodels.base import Data, HasEM, HasGuide, HasLabels, HasNetwork, HasPosterior, Model
 
-__all__ = ["Data", "HasEM", "HasGuide", "HasLabels", "HasPosterior", "Model", "load", "names"]
+__all__ = ["Data", "HasEM", "HasGuide", "HasLabels", "HasNetwork", "HasPosterior", "Model", "load", "names"]
 
 
 def names() -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from torch import nn
 
 ALWAYS = {
     "seed": "of all random numbers; the same seed gives the same answer",
@@ -53,7 +54,8 @@ def _flags(cls: Any, back_end: Callable[..., Any]) -> Any:
         ("accept_warnings", *_flag(bool, False, "exit with 0 even when the diagnosis warns")),
     ]
     hints, comments = typing.get_type_hints(cls), _comments(cls)
-    fields += [(f.name, *_flag(hints[f.name], f.default, comments.get(f.name, ""))) for f in dataclasses.fields(cls)]
+    own = [f for f in dataclasses.fields(cls) if not _holds_module(hints[f.name])]
+    fields += [(f.name, *_flag(hints[f.name], f.default, comments.get(f.name, ""))) for f in own]
     hints, told = typing.get_type_hints(back_end), _told(back_end)
     for name, parameter in inspect.signature(back_end).parameters.items():
         hint = str | None if hints.get(name) is Any and parameter.default is None else hints.get(name)
@@ -65,6 +67,11 @@ def _flags(cls: Any, back_end: Callable[..., Any]) -> Any:
 
 def _flag(hint: Any, default: Any, text: str) -> tuple[Any, Any]:
     return Annotated[hint, tyro.conf.arg(help=text)], default
+
+
+def _holds_module(hint: Any) -> bool:
+    """Is it a network, which only a program can bring?"""
+    return any(isinstance(part, type) and issubclass(part, nn.Module) for part in (hint, *typing.get_args(hint)))
 
 
 def _is_plain(hint: Any) -> bool:

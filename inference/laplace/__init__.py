@@ -1,0 +1,158 @@
+"""Laplace's approximation: a Gaussian at the mode, with the Hessian of the enumerated density or a part of it."""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from inference.base import Fit, Unsupported, fresh, joint
+from inference.density import Density
+from inference.laplace.gaussians import Dense, Gaussian
+from inference.laplace.linearised import Linearised
+from inference.laplace.structures import STRUCTURES, Curvature
+from inference.laplace.tuning import refuse, tune
+from inference.optimum import summit as summit
+from inference.optimum.blocks import BLOCK, log_probs
+from inference.psis import TRUSTED, psis, verdict
+from ppmodels.base import HasNetwork
+
+
+def fit(
+    model: Any,
+    *args: Any,
+    seed: int = 0,
+    num_samples: int = 1000,
+    num_steps: int = 1000,
+    tol: float = 1e-8,
+    num_restarts: int = 8,
+    structure: str = "full",
+    subnetwork: int | None = None,
+    tuned: tuple[str, ...] = (),
+    linearise: bool | None = None,
+    progress_bar: bool = False,
+    **kwargs: Any,
+) -> Fit:
+    """Draw from N(x_hat, (-H)^-1) in unconstrained coordinates, and turn the draws into the sites' values.
+
+        log p(D) ~ log p(D, x_hat) + dim/2 log 2 pi - 1/2 log |-H|
+
+    x_hat is the highest mode that num_restarts climbs find, and H the Hessian there, discrete sites summed out.
+
+    structure: "full"; "diagonal"; "subnetwork", the coordinates of largest variance, the others fixed. Of a model
+        with a network also "ggn", Gauss and Newton's matrix, "kfac", its Kronecker factors, and "last-layer".
+    subnetwork: how many coordinates it has; a tenth of all unless said.
+    tuned: fields of the model, as ("scale", "noise"), set to where the evidence is highest.
+    linearise: let the fit's model be the network's tangent at the mode, which is what Gauss and Newton's matrix is
+        the posterior of; True unless said, wherever that matrix is used.
+
+    Returns: a Fit of independent draws as chain 1, with stats `lp`, and in info `log_evidence`, the mode's
+        `log_density`, whether the climb converged, and PSIS `khat` of the draws against the density, unless
+        linearised; the state is the Gaussian, in unconstrained coordinates: `loc`, and `precision_tril` or `sd`.
+    Raises: Unsupported when minus the Hessian is not positive definite, naming the site along which the
+        density does not fall; or when a layer is of a kind that the structure does not know, naming it.
+    Source: Bishop (2006), section 4.4; Vehtari et al. (2024) for k-hat; Daxberger et al. (2021) for structures.
+    """
+    began = time.perf_counter()
+    if structure not in STRUCTURES:
+        raise ValueError(f"no structure {structure!r}; there are: {', '.join(STRUCTURES)}")
+    if tuned:
+        refuse(model, tuned)
+    with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
+        bar.add_task("laplace", total=None)
+        generator = torch.Generator(torch.empty(0).device).manual_seed(seed)
+        newton = 10**9 if structure == "full" else 0
+
+        def climb(model: Any) -> Mode:
+            density = Density.of(joint(model, args, kwargs), args, kwargs)
+            options = {"num_restarts": num_restarts, "num_steps": num_steps, "tol": tol, "newton": newton}
+            return Mode(density, summit.find(density, generator, **options))
+
+        rounds = 0
+        if tuned:
+            own, mode, rounds = tune(
+                own, tuned, climb, lambda m, at: at.under(m).log_evidence(structure, m, subnetwork)
+            )
+        else:
+            mode = climb(own)
+        gaussian = mode.around(structure, own, subnetwork)
+        straight = structure != "full" and isinstance(own, HasNetwork) if linearise is None else linearise
+        if straight and not isinstance(own, HasNetwork):
+            raise Unsupported("linearise takes a network's tangent; this model has no network")
+        z = torch.randn(num_samples, mode.density.dim, generator=generator, dtype=mode.x.dtype, device=mode.x.device)
+        x = mode.x + gaussian.draw(z)
+        draws = {name: value[None] for name, value in mode.density.constrain(x).items()}
+        converged, message = summit.report(mode.density, mode.top, tol)
+        info = {"seed": seed, "converged": converged, "message": message, "structure": structure, "tol": tol}
+        stats = {}
+        if not straight and gaussian.free == mode.density.dim:
+            lp = log_probs(mode.density.batched(min(num_samples, BLOCK)), x)
+            log_q = -0.5 * ((z * z).sum(-1) + len(mode.x) * math.log(2 * math.pi)) + gaussian.half_log_det()
+            khat = psis(lp - log_q)[1]
+            info |= {"khat": khat, "message": message if khat <= TRUSTED else f"{message}; {verdict(khat)}"}
+            stats = {"lp": lp[None]}
+        info |= mode.facts() | {"log_evidence": mode.evidence(gaussian), "linearised": straight}
+        info |= {name: getattr(own, name) for name in tuned} | ({"rounds": rounds} if tuned else {})
+        info |= {"seconds": time.perf_counter() - began}
+        state = {"loc": mode.x} | _kept(gaussian, mode.density.dim)
+        whole = Linearised(own, mode.weights(own)) if straight else own
+        return Fit(whole, args, kwargs, "laplace", draws, {"log_density": mode.path()}, stats, info, state=state)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """A density and its summit."""
+
+    density: Density
+    top: summit.Summit
+
+    @property
+    def x(self) -> Tensor:
+        """The mode, (dim,)."""
+        return self.top.x
+
+    def under(self, model: Any) -> "Mode":
+        """Return the same point under other hyperparameters, whether or not it is a mode there."""
+        args, kwargs = self.density.args, self.density.kwargs
+        density = dataclasses.replace(self.density, program=joint(model, args, kwargs), _made={})
+        hessian = None if self.top.hessian is None else density.hessian(self.x).detach()
+        log_prob = float(density.log_prob(self.x).detach())
+        return Mode(density, dataclasses.replace(self.top, log_prob=log_prob, hessian=hessian))
+
+    def around(self, structure: str, model: Any, size: int | None) -> Gaussian:
+        """Return the Gaussian of this structure."""
+        return Curvature(self.density, self.x, model, size, self.top.hessian).around(structure)
+
+    def evidence(self, gaussian: Gaussian) -> float:
+        """Return log p(D), those coordinates that the Gaussian holds fixed taken as known."""
+        return self.top.log_prob + 0.5 * gaussian.free * math.log(2 * math.pi) - gaussian.half_log_det()
+
+    def log_evidence(self, structure: str, model: Any, size: int | None) -> float:
+        """Return log p(D) by the Hessian here."""
+        return self.evidence(self.around(structure, model, size))
+
+    def weights(self, model: HasNetwork) -> dict[str, Tensor]:
+        """Return the network's weights at the mode, by site."""
+        values = self.density.constrain(self.x[None])
+        return {name: values[name][0].detach() for name, _ in model.module.named_parameters()}
+
+    def path(self) -> Tensor:
+        """Return the log density along the best climb."""
+        ascent, best = self.top.ascent, self.top.best
+        return ascent.values[best, : int(ascent.steps[best]) + 1]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of the climbs."""
+        found = {"log_density": self.top.log_prob, "decrement": self.top.decrement}
+        found |= {"grad_norm": float(self.top.grad.norm()), "num_modes": summit.num_modes(self.top.ascent)}
+        return found | {"restarts": summit.restarts(self.top.ascent)}
+
+
+def _kept(gaussian: Gaussian, dim: int) -> dict[str, Any]:
+    """The Gaussian's own numbers, where they are few."""
+    if isinstance(gaussian, Dense) and gaussian.free == dim and bool((gaussian.places == torch.arange(dim)).all()):
+        return {"precision_tril": gaussian.factor}
+    return {"variance": gaussian.variance()}
