@@ -1,12 +1,14 @@
 """Compiling a traced graph: the only file that talks to torch's inductor."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from inference.density.resident import NotResident, Resident
 
 # What an operation, an element and a compilation cost on one core, in seconds. They only decide whether to
 # compile; they are constants, not measured anew in every run, so that the same seed gives the same draws.
@@ -19,8 +21,28 @@ COMPILE_AN_OPERATION = 12e-3
 TOO_MANY_OPERATIONS = 1500  # inductor's time grows faster than the graph
 
 
-def compile_graph(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    """Compile a graph of plain tensor operations for inputs of these shapes and strides.
+class Compiled:
+    """A compiled graph: tensors in, a tuple of tensors out (or the one tensor that the graph returns)."""
+
+    def __init__(self, graph: Any, single: bool) -> None:
+        self._graph, self._single = graph, single
+
+    def __call__(self, *tensors: Tensor) -> Any:
+        found = self._graph(list(tensors))
+        return found[0] if self._single else found
+
+    def repeated(self, inputs: Sequence[Tensor], carried: int) -> Resident:
+        """The same step after step in one place, see `Resident`.
+
+        Raises: NotResident.
+        """
+        if self._single or any(tensor.device.type != "cpu" for tensor in inputs):
+            raise NotResident("it returns a single tensor, or is not on the CPU")
+        return Resident(self._graph.current_callable, inputs, carried)
+
+
+def compile_graph(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Compiled:
+    """Compile a graph of plain tensor operations for inputs of these shapes and strides, which are not checked again.
 
     Single-threaded, so that results do not depend on the number of cores. Artefacts are kept on disk by
     inductor, so a later process compiles nothing. The graph is functional and free of autograd, so the
@@ -37,6 +59,7 @@ def compile_graph(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake = [mode.from_tensor(tensor) for tensor in inputs]
     options = {"compile_threads": 1, "cpp.threads": 1, "fx_graph_cache": True}
+    options |= {"size_asserts": False, "alignment_asserts": False, "scalar_asserts": False}  # the callers know shapes
     with config.patch(options), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         with mode:
@@ -44,8 +67,7 @@ def compile_graph(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[
         with V.set_fake_mode(mode):
             compiled = compile_fx_inner(graph, fake)
         result = compiled(list(inputs))  # the C++ is loaded at the first call
-    single = isinstance(result, Tensor)
-    return lambda *tensors: compiled(list(tensors)) if not single else compiled(list(tensors))[0]
+    return Compiled(compiled, isinstance(result, Tensor))
 
 
 def worth_compiling(operations: int, elements: int, calls: int) -> tuple[bool, str]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from inference.density.compiler import compile_graph, worth_compiling
+from inference.density.compiler import Compiled, compile_graph, worth_compiling
 from inference.density.graph import Graph, batch, trace
+from inference.density.resident import NotResident
 
 log = logging.getLogger("inference")
 
@@ -32,6 +33,7 @@ class Batched:
     parts: int = 1  # in how many the chains are evaluated
     _shared: dict[Any, Any] = field(default_factory=dict, repr=False)  # compiled, for any data of these shapes
     _bound: dict[Any, Any] = field(default_factory=dict, repr=False)  # the same, for these data
+    _loops: dict[Any, Any] = field(default_factory=dict, repr=False)  # the same, step after step
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p, (C,), and its gradient, (C, dim)."""
@@ -57,16 +59,55 @@ class Batched:
             self._run(function, tensors) if self.executor == "inductor" else function(self.once, *tensors)
         )
 
+    def repeat(self, function: Callable[..., Any], carried: int) -> Callable[..., Any]:
+        """Return run(times, *tensors): function(value_and_grad, *tensors) so many times, one compiled step where fused.
+
+        The first `carried` results of a step are the first arguments of the next; the others stay.
+        The results are read before the next run, which may overwrite them.
+        """
+        once = self.fuse(function)
+
+        def step_by_step(times: int, *tensors: Tensor) -> Any:
+            found = once(*tensors)
+            for _ in range(times - 1):
+                found = once(*found[:carried], *tensors[carried:])
+            return found
+
+        def run(times: int, *tensors: Tensor) -> Any:
+            if self.executor != "inductor":
+                return step_by_step(times, *tensors)
+            key = _key(function, tensors)
+            if key not in self._loops:
+                self._loops[key] = self._loop(key, carried, tensors, step_by_step)
+            return self._loops[key](times, *tensors)
+
+        return run
+
     def divide(self, parts: int, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
         """From now on evaluate the chains in so many parts, by this function, also in steps that are fused already."""
         self.executor, self.reason = "graph", f"memory holds 1/{parts} of the chains"
         self.parts, self._evaluate, self._constants = parts, evaluate, ()
 
     def _run(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
-        key = function, *((t.shape, t.stride()) for t in tensors)
+        key = _key(function, tensors)
         if key not in self._bound:
             self._bound[key] = self._bind(key, function, tensors)
         return self._bound[key](*tensors)
+
+    def _loop(self, key: Any, carried: int, tensors: Sequence[Tensor], step_by_step: Any) -> Callable[..., Any]:
+        """The compiled step in memory of its own, where it can be had and does just what the compiled step does."""
+        truth = step_by_step(3, *tensors)
+        bound = self._bound.get(key)
+        if not isinstance(bound, _Bound):
+            return step_by_step
+        try:
+            resident = bound.compiled.repeated([*tensors, *bound.constants], carried)
+            if not all(map(_same, resident(3, *tensors, *bound.constants), truth)):
+                raise NotResident("its results differ")
+        except NotResident as error:
+            log.info("steps are called one by one: %s", error)
+            return step_by_step
+        return lambda times, *inputs: resident(times, *inputs, *bound.constants)
 
     def _bind(self, key: Any, function: Callable[..., Any], tensors: Sequence[Tensor]) -> Callable[..., Any]:
         """The compiled function; or the replayed one, once and for all, where the compiler fails or errs."""
@@ -86,13 +127,24 @@ class Batched:
                 fixed, compiled = self._shared[key]
                 constants = fixed(*self._constants)
             if all(map(close, pytree.tree_leaves(compiled(*tensors, *constants)), pytree.tree_leaves(truth))):
-                return lambda *inputs: compiled(*inputs, *constants)
+                return _Bound(compiled, constants)
             why = "its result differs from the graph's"
         except Exception as error:
             why = one_line(error)
         log.warning("not compiled: %s; replaying the traced graph instead", why)
         self.executor, self.reason = "graph", f"the compiler failed: {why}"
         return lambda *inputs: function(self.once, *inputs)
+
+
+@dataclass
+class _Bound:
+    """A compiled function and what depends on the data alone."""
+
+    compiled: Compiled
+    constants: tuple[Tensor, ...]
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        return self.compiled(*inputs, *self.constants)
 
 
 @dataclass
@@ -163,6 +215,16 @@ def one_line(error: BaseException) -> str:
         return "a branch depends on a value"
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+
+
+def _same(ours: Tensor, truth: Tensor) -> bool:
+    """The same bits, nan for nan."""
+    return torch.allclose(ours, truth, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def _key(function: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
+    """What a compiled function is made for."""
+    return function, *((t.shape, t.stride()) for t in tensors)
 
 
 def _density_alone(value_and_grad: ValueAndGrad, x: Tensor) -> tuple[Tensor, Tensor]:

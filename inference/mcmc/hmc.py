@@ -29,24 +29,20 @@ def kernel(
 
     Source: Duane et al. (1987); jitter: Hoffman, Radul, Sountsov (2021), section 3.
     """
-    step_once, decide, most = batched.fuse(leapfrog), batched.fuse(metropolis), 2**plan.max_tree_depth
+    trajectory, decide, most = batched.repeat(leapfrog, 3), batched.fuse(level), 2**plan.max_tree_depth
 
     def transition(chains: Chains, tuned: Tuned, turn: int) -> tuple[Chains, dict[str, Tensor]]:
         factor = tuned.metric.factor
         steps, share = jittered(turn, tuned, most)
         step = torch.full_like(chains.log_prob, tuned.step_size)[:, None]
         n = normal(chains.x.shape, generator, chains.x)
-        before = 0.5 * n.square().sum(1) - chains.log_prob  # (C,)
-        x, whitened = chains.x, whiten(factor, chains.grad)
-        log_prob, grad = chains.log_prob, chains.grad
-        for _ in range(steps):
-            x, n, whitened, grad, log_prob = step_once(x, n, whitened, step, factor)
-        after = 0.5 * n.square().sum(1) - log_prob
         u = uniform(generator, chains)
+        slope = whiten(factor, chains.grad, fused=False)
+        x, m, _, grad, log_prob = trajectory(steps, chains.x, n, slope, step, factor)
         old = chains.x, chains.log_prob, chains.grad
-        *now, energy, error, accept_prob, diverging = decide(*old, x, log_prob, grad, before, after, u)
+        *now, energy, error, accept_prob, diverging = decide(*old, n, x, log_prob, grad, m, u)
         if observe is not None:
-            observe(chains.x, x, n, accept_prob, share)
+            observe(chains.x, x, m, accept_prob, share)
         return Chains(*now), statistics(now[1], energy, error, accept_prob, diverging, steps, most, tuned)
 
     return transition
@@ -80,6 +76,17 @@ def statistics(
         "reached_max_treedepth": torch.full_like(error, steps >= most, dtype=torch.bool),
         "step_size": torch.full_like(error, tuned.step_size),
     }
+
+
+def level(_: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Metropolis' test where the energy is that of momenta and position, -log p + |n|^2 / 2.
+
+    tensors: x, log density, gradient and momenta of the old and of the new point, and uniform numbers.
+    """
+    *old, n, new_x, new_log_prob, new_grad, new_n, u = tensors
+    before = 0.5 * n.square().sum(1) - old[1]  # (C,)
+    after = 0.5 * new_n.square().sum(1) - new_log_prob
+    return metropolis(_, *old, new_x, new_log_prob, new_grad, before, after, u)
 
 
 def metropolis(_: Any, *tensors: Tensor) -> tuple[Tensor, ...]:

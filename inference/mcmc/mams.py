@@ -27,7 +27,7 @@ def kernel(batched: Batched, generator: torch.Generator, plan: Plan) -> Kernel:
     Raises: Unsupported when the model has a single coordinate, in which nothing can turn.
     Source: Robnik, Cohn-Gordon, Seljak (2025), Metropolis adjusted microcanonical Hamiltonian Monte Carlo.
     """
-    step_once, decide, most = batched.fuse(isokinetic), batched.fuse(metropolis), 2**plan.max_tree_depth
+    trajectory, decide, most = batched.repeat(isokinetic, 4), batched.fuse(metropolis), 2**plan.max_tree_depth
 
     def transition(chains: Chains, tuned: Tuned, turn: int) -> tuple[Chains, dict[str, Tensor]]:
         dim, factor = chains.x.shape[1], tuned.metric.factor
@@ -37,9 +37,8 @@ def kernel(batched: Batched, generator: torch.Generator, plan: Plan) -> Kernel:
         step = torch.full_like(chains.log_prob, tuned.step_size * math.sqrt(dim))[:, None]
         direction = normal(chains.x.shape, generator, chains.x)
         x, v, work = chains.x, direction / direction.norm(dim=1, keepdim=True), torch.zeros_like(chains.log_prob)
-        whitened, grad, log_prob = whiten(factor, chains.grad), chains.grad, chains.log_prob
-        for _ in range(steps):
-            x, v, whitened, work, grad, log_prob = step_once(x, v, whitened, work, step, factor)
+        slope = whiten(factor, chains.grad, fused=False)
+        x, _, _, work, grad, log_prob = trajectory(steps, x, v, slope, work, step, factor)
         u, before, after = uniform(generator, chains), -chains.log_prob, work - log_prob
         old = chains.x, chains.log_prob, chains.grad
         *now, _, error, accept_prob, diverging = decide(*old, x, log_prob, grad, before, after, u)

@@ -18,6 +18,10 @@ class Metric:
 
     factor: Tensor
 
+    def __post_init__(self) -> None:
+        """Store every matrix in one way, columns first, so that one compiled step serves all of a run."""
+        object.__setattr__(self, "factor", self.factor.mT.contiguous().mT if self.dense else self.factor)
+
     @property
     def dense(self) -> bool:
         """Does it know of correlations?"""
@@ -29,14 +33,14 @@ def spread(factor: Tensor, n: Tensor) -> Tensor:
     return factor * n if factor.ndim == 1 else _product(factor, n)
 
 
-def whiten(factor: Tensor, g: Tensor) -> Tensor:
-    """F^T g for each chain, (C, dim): a gradient in standard coordinates."""
-    return factor * g if factor.ndim == 1 else _product(factor.mT, g)
+def whiten(factor: Tensor, g: Tensor, fused: bool = True) -> Tensor:
+    """F^T g for each chain, (C, dim): a gradient in standard coordinates; `fused` with what surrounds it, or alone."""
+    return factor * g if factor.ndim == 1 else _product(factor.mT, g, fused)
 
 
-def _product(matrix: Tensor, x: Tensor) -> Tensor:
+def _product(matrix: Tensor, x: Tensor, fused: bool = True) -> Tensor:
     """Matrix @ x[c] for each chain c, with the chains innermost in memory."""
-    if len(matrix) <= UNROLLED_UP_TO:
+    if fused and len(matrix) <= UNROLLED_UP_TO:
         return (matrix[:, :, None] * x.mT[None]).sum(1).mT
     return (matrix @ x.mT).mT
 

@@ -1,21 +1,26 @@
 """Where chains start and what metric they start with: the first tenth of a second decides the next ten."""
 
 import logging
+import math
 
 import torch
 from torch import Tensor
 
 from inference.density import Batched, Density
 from inference.density.executor import chains_innermost
-from inference.mcmc.chains import Chains, Tuned, normal
+from inference.mcmc.chains import Chains, Tuned
+from inference.mcmc.evaluation import by_steps
 from inference.mcmc.metric import DENSE_UP_TO, Metric
 from inference.mcmc.plan import Plan
 from inference.optimum.normals import Normals
-from inference.optimum.paths import approximate
+from inference.optimum.paths import Approximation, approximate
 
 log = logging.getLogger("inference")
 
 PATHS = 16
+WIDE = 64  # draws whose densities are evaluated together
+POOL = 400  # draws among which starts are chosen, four times as many as chains where those are many
+ELEMENTS = 4_000_000  # that all these draws have together
 LENGTH = 1.5  # of a trajectory in standard coordinates: a quarter of a Gaussian's period, pi / 2, or a little less
 
 
@@ -24,7 +29,7 @@ def start(density: Density, batched: Batched, plan: Plan, generator: torch.Gener
     chains = batched.chains
     x, metric, spent = None, _unit(density), 0
     if plan.init == "pathfinder":
-        x, metric, spent = _from_pathfinder(density, batched, generator)
+        x, metric, spent = _from_pathfinder(density, batched, plan, generator)
     if x is None:
         x = density.start(chains, generator)
     x = _finite(batched, x, generator)
@@ -32,25 +37,58 @@ def start(density: Density, batched: Batched, plan: Plan, generator: torch.Gener
     return Chains(x, log_prob, grad), Tuned(0.5 if metric is not None else 0.1, LENGTH, metric), spent
 
 
+def paths_of(
+    density: Density,
+    generator: torch.Generator,
+    wide: Batched | None = None,
+    narrow: Batched | None = None,
+    num_draws: int = 1,
+) -> Approximation:
+    """Return the Gaussians of as many paths as one batch climbs, with so many draws of each.
+
+    wide, narrow: the density for the Monte Carlo, and for the climbing of PATHS paths, where they are at hand.
+    """
+    narrow = narrow or density.batched(PATHS, compile=False)
+    at = density.start(PATHS, generator)
+    return approximate(narrow, at, generator, wide=wide or density.batched(WIDE, compile=False), num_draws=num_draws)
+
+
 def _from_pathfinder(
-    density: Density, batched: Batched, generator: torch.Generator
+    density: Density, batched: Batched, plan: Plan, generator: torch.Generator
 ) -> tuple[Tensor | None, Metric, int]:
-    """Draws of the paths' Gaussians, each path as often as its ELBO earns, and the best path's covariance."""
-    paths, wide = min(PATHS, batched.chains), batched.replayed()
-    narrow = density.batched(paths, compile=False)
-    found = approximate(narrow, density.start(paths, generator), generator, wide=wide, num_draws=1)
-    elbo = found.elbo.nan_to_num(nan=-torch.inf)
-    if not elbo.isfinite().any():
+    """Draws of the paths' Gaussians, resampled toward the posterior, and the best path's covariance."""
+    chains = batched.chains
+    affordable = max(chains, ELEMENTS // density.dim)
+    each = math.ceil(min(max(POOL, 4 * chains), affordable) / PATHS)
+    factor = _unit(density).factor
+    narrow = by_steps(batched, plan, factor, PATHS)
+    wide = by_steps(batched, plan, factor, chains) or (batched.replayed() if chains >= WIDE else None)
+    found = paths_of(density, generator, wide, narrow, each)
+    if not found.elbo.isfinite().any():
         log.info("Pathfinder found no Gaussian; chains start uniformly")
         return None, _unit(density), 0
-    path = torch.multinomial(elbo.softmax(0), batched.chains, replacement=True, generator=generator)
-    u = normal((batched.chains, density.dim), generator, elbo)
-    x = found.normals[path].transform(u[:, None])[:, 0]
-    return (
-        chains_innermost(x),
-        _metric(found.normals[int(elbo.argmax())], density.dim),
-        paths * found.ascent.evaluations,
-    )
+    x = resampled(found, chains, generator)
+    best = found.normals[int(found.elbo.nan_to_num(nan=-torch.inf).argmax())]
+    return chains_innermost(x), _metric(best, density.dim), PATHS * found.ascent.evaluations
+
+
+def resampled(found: Approximation, number: int, generator: torch.Generator) -> Tensor:
+    """Return draws of the sound paths, (number, dim), by their weights p / q with q the mixture of all paths.
+
+    So a draw far outside starts no chain, and each mode gets the chains of its mass. The weights are flattened,
+    w^a with a <= 1, until enough different draws carry them: in many dimensions a single one would start all chains.
+    """
+    sound = found.elbo.isfinite()
+    normals, pool, log_p = found.normals[sound], found.draws[sound], found.log_p[sound].flatten()
+    paths = len(pool)
+    log_q = torch.cat([normals.log_prob(block.expand(paths, -1, -1)).logsumexp(0) for block in pool])
+    log_weights = torch.where(log_p.isfinite(), log_p - log_q, -torch.inf)
+    least, power = min(len(log_p) / 4, max(number / 4, PATHS)), 1.0
+    weights = log_weights.softmax(0)
+    while weights.square().sum() * least > 1 and power > 1e-3:
+        power *= 0.8
+        weights = (power * log_weights).softmax(0)
+    return pool.flatten(0, 1)[torch.multinomial(weights, number, replacement=True, generator=generator)]
 
 
 def _metric(best: Normals, dim: int) -> Metric:
