@@ -108,6 +108,8 @@ class Run:
             with fresh((self.model, o.guide), self.args, self.kwargs, seed=self.seed) as (own, _):
                 survey = Survey.of(joint(own, self.args, self.kwargs), self.args, self.kwargs)
                 name = o.name(own, survey)
+                if o.held_out is not None:
+                    joint(own, (o.held_out,), {})  # refuses rows that cannot be
                 by_density = name in AUTOMATIC and not survey.learned and not survey.random_rows
                 best = self._on_density(own, name, bar) if by_density and o.plain else None
             if best is None:
