@@ -56,7 +56,8 @@ class Layout:
 class Unconstrained(Messenger):
     """Give each continuous latent site its value from a flat vector, and add up log |det Jacobian|.
 
-    The transform is that of the site's support at this very value, so a support may depend on other sites.
+    The transform is that of the site's support at this very value, so a support may depend on other sites; or one
+    that the site was given by a handler inside, together with the law of its coordinates (`centring.py`).
     """
 
     def __init__(self, layout: Layout, x: Tensor) -> None:
@@ -70,6 +71,9 @@ class Unconstrained(Messenger):
         if site is None or msg["is_observed"]:
             return
         free = self.x[site.start : site.stop].reshape(site.free)
+        if (own := msg["infer"].get("coordinates")) is not None:
+            msg["value"], msg["fn"], msg["done"] = own(free), own.scored(free), True
+            return
         transform = transform_of(msg["fn"], msg["name"])
         value = transform(free)
         self.log_det = self.log_det + transform.log_abs_det_jacobian(free, value).sum()
@@ -194,7 +198,8 @@ def unconstrain(program: Callable[..., Any], layout: Layout, args: Any, kwargs: 
         def _pyro_sample(self, msg: Any) -> None:
             if msg["name"] in values and not msg["is_observed"]:
                 msg["value"], msg["done"] = values[msg["name"]], True
-                parts[msg["name"]] = transform_of(msg["fn"], msg["name"]).inv(msg["value"]).reshape(-1)
+                own = msg["infer"].get("coordinates") or transform_of(msg["fn"], msg["name"])
+                parts[msg["name"]] = own.inv(msg["value"]).reshape(-1)
 
     with Invert(), pyro.validation_enabled(False):
         program(*args, **kwargs)

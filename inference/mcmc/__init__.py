@@ -32,6 +32,7 @@ def fit(
     target_accept_prob: float = 0.8,
     max_tree_depth: int = 10,
     init: str = "pathfinder",
+    centred: bool | str = "auto",
     compile: bool | str = "auto",
     save_warmup: bool = False,
     target_ess: float | None = None,
@@ -47,6 +48,8 @@ def fit(
     chains where a gradient is cheap, few long ones where it is dear.
     kernel: "hmc" (jittered), "chees", "nuts", "mams", "nutpie" where it is installed, or "auto".
     init: "pathfinder", or "uniform" on (-2, 2) in unconstrained coordinates.
+    centred: how a site with a latent scale moves: True as the program writes it, False non-centred, "auto" as is best
+    for each of its elements. Its draws are of the program's own sites all the same.
     compile: True, False, or "auto": where the planned number of gradients earns the compiler's time back.
     target_ess, timeout: stop early once the smallest bulk ESS is reached, or after so many seconds.
     checkpoint: a folder that keeps state and draws; the same call after a crash goes on where it was, and ends
@@ -68,6 +71,7 @@ def fit(
         target_accept_prob=target_accept_prob,
         max_tree_depth=max_tree_depth,
         init=init,
+        centred=centred,
         compile=compile,
         save_warmup=save_warmup,
         in_blocks=workers is not None,
@@ -139,6 +143,7 @@ def _answer(own: Any, args: Any, kwargs: Any, run: Run, seconds: float, stop: St
         "num_samples": made,
         "num_warmup": settings.num_warmup,
         "step_size": run.tuned.step_size,
+        "centred": run.coordinates.shares,
         "metric": "dense" if run.tuned.metric.dense else "diagonal",
         "gradients": run.gradients,
         "executor": run.batched.executor,

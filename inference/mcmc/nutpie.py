@@ -4,6 +4,7 @@ import inspect
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from inference.base import Fit, Unsupported
 from inference.density import Batched, Density
+from inference.mcmc.centring import begin
 from inference.mcmc.plan import complete
-from inference.mcmc.start import start
 
 NAMES = {
     "logp": "lp",
@@ -45,9 +46,10 @@ def fit(
     """
     package, began, plan = _package(), time.perf_counter(), complete(options, density)
     generator = torch.Generator(density.device).manual_seed(plan.seed % 2**63)
-    chains, _, _ = start(density, density.batched(plan.num_chains, compile=False), plan, generator)
+    found = begin(density, replace(plan, kernel="hmc"), generator)
+    chains, density = found.chains, found.coordinates.density
     batched = density.batched(1, calls=plan.num_chains * plan.warmup_calls, compile=plan.compile)
-    found = package.sample(
+    sampled = package.sample(
         _compiled(density.dim, batched, chains.x),
         draws=plan.num_samples,
         tune=plan.num_warmup,
@@ -59,8 +61,8 @@ def fit(
         maxdepth=plan.max_tree_depth,
         **_low_rank(package),
     )
-    x, stats = _read(found, "", chains.x)
-    warm_x, warm_stats = _read(found, "warmup_", chains.x)
+    x, stats = _read(sampled, "", chains.x)
+    warm_x, warm_stats = _read(sampled, "warmup_", chains.x)
     info = {
         "seed": plan.seed,
         "target_accept_prob": plan.target_accept_prob,
@@ -72,6 +74,7 @@ def fit(
         "num_samples": x.shape[1],
         "num_warmup": plan.num_warmup,
         "step_size": float(stats["step_size"][:, -1].mean()),
+        "centred": found.coordinates.shares,
         "metric": "low rank",
         "gradients": int(stats["n_steps"].sum() + warm_stats["n_steps"].sum()),
         "executor": batched.executor,

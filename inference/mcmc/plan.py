@@ -28,6 +28,7 @@ class Plan:
     init: str
     compile: bool | str
     save_warmup: bool
+    centred: bool | str = "auto"  # whether sites with a latent scale are; "auto" learns it
     in_blocks: bool = False  # whether blocks of chains draw each with a generator of its own
     warmup_chains: int = 0  # chains that adapt together; at least num_chains
 
@@ -65,6 +66,8 @@ def plan(**options: Any) -> dict[str, Any]:
         raise ValueError(f"compile is True, False or 'auto'; got {options['compile']!r}")
     if options["kernel"] not in KERNELS:
         raise ValueError(f"no kernel {options['kernel']!r}; there are: {', '.join(KERNELS)}")
+    if options["centred"] not in (True, False, "auto"):
+        raise ValueError(f"centred is True, False or 'auto'; got {options['centred']!r}")
     if options["init"] not in ("pathfinder", "uniform"):
         raise ValueError(f"init is 'pathfinder' or 'uniform'; got {options['init']!r}")
     return options

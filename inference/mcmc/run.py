@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from inference.density import Batched, Density
+from inference.mcmc import centring
+from inference.mcmc.centring import Coordinates
 from inference.mcmc.chains import Chains, Tuned
-from inference.mcmc.memory import Sparing, within
+from inference.mcmc.memory import Sparing
 from inference.mcmc.metric import Metric
 from inference.mcmc.plan import Plan, complete
 from inference.mcmc.progress import Progress
-from inference.mcmc.start import start
 from inference.mcmc.stop import Stop
 from inference.mcmc.store import Store, Turn, write
 from inference.mcmc.warmup import warm_up
@@ -28,7 +29,7 @@ class Run:
     streams: states of the blocks' own generators, where chains are drawn in blocks.
     """
 
-    density: Density
+    coordinates: Coordinates
     plan: Plan
     batched: Batched
     kernel: Sparing
@@ -41,6 +42,11 @@ class Run:
     store: Store = field(default_factory=Store)
     warmup: Store = field(default_factory=Store)
     streams: list[Tensor] = field(default_factory=list)
+
+    @property
+    def density(self) -> Density:
+        """The density whose coordinates the chains move in."""
+        return self.coordinates.density
 
     def state(self) -> dict[str, Any]:
         """Tensors and numbers from which `resumed` makes this run again."""
@@ -55,6 +61,7 @@ class Run:
             "gradients": self.gradients,
             "kept": (self.store.chunks, self.store.made, self.warmup.chunks, self.warmup.made),
             "calls": self.calls,
+            "centred": self.coordinates.centred,
         }
 
     @classmethod
@@ -67,11 +74,13 @@ class Run:
         generator = torch.Generator(state["chains"]["x"].device)
         generator.set_state(state["generator"])
         chains = Chains(**{name: _innermost(value) for name, value in state["chains"].items()})
+        coordinates = Coordinates.of(density, state["centred"])
+        density = coordinates.density
         if not _is_at_home(density, chains):
             raise ValueError(f"{folder or 'this state'} keeps a run of another model, or of other data")
         batched = density.batched(plan.num_chains, calls=state["calls"], compile=plan.compile)
         return cls(
-            density,
+            coordinates,
             plan,
             batched,
             Sparing(density, batched, plan, generator),
@@ -109,19 +118,18 @@ def begin(
     if folder is not None and (state := _kept(folder, plan)):
         return Run.resumed(density, state | {"plan": asdict(plan)}, folder)
     generator = torch.Generator(density.device).manual_seed(plan.seed % 2**63)
-    calls = plan.warmup_calls
-    batched = density.batched(plan.warmup_chains, calls=calls, compile=plan.compile)
-    chains, tuned, spent = within(density, batched, generator, lambda: start(density, batched, plan, generator))
-    kernel = Sparing(density, batched, plan, generator)
+    calls, found = plan.warmup_calls, centring.begin(density, plan, generator)
+    coordinates, batched, spent = found.coordinates, found.batched, found.spent
+    density, kernel = coordinates.density, Sparing(coordinates.density, batched, plan, generator)
     warmup = Store(folder / "warmup" if folder else None)
-    chains, tuned = _warmed_up(kernel, chains, tuned, plan, warmup, stop, progress_bar)
+    chains, tuned = _warmed_up(kernel, found.chains, found.tuned, plan, warmup, stop, progress_bar)
     if plan.warmup_chains != plan.num_chains:
         calls = plan.draw_calls(tuned.length / tuned.step_size + 0.5)
         batched = density.batched(plan.num_chains, calls=calls, compile=plan.compile)
         chains = chains.select(torch.arange(plan.num_chains))
         chains = Chains(_innermost(chains.x), chains.log_prob, _innermost(chains.grad))
         kernel = Sparing(density, batched, plan, generator)
-    run = Run(density, plan, batched, kernel, chains, tuned, generator, calls, 0, spent, Store(folder), warmup)
+    run = Run(coordinates, plan, batched, kernel, chains, tuned, generator, calls, 0, spent, Store(folder), warmup)
     run.keep()
     return run
 

@@ -16,6 +16,7 @@ OPEN = {
     "target_accept_prob": 0.8,
     "max_tree_depth": 10,
     "init": "pathfinder",
+    "centred": "auto",
     "compile": "auto",
     "save_warmup": False,
 }
@@ -36,6 +37,7 @@ def forbidden():
         ("max_tree_depth", 0, "max_tree_depth must be at least 1; got 0"),
         ("kernel", "NUTS", "no kernel 'NUTS'; there are: auto, hmc, chees, nuts, mams, nutpie"),
         ("init", "zero", "init is 'pathfinder' or 'uniform'; got 'zero'"),
+        ("centred", "yes", "centred is True, False or 'auto'; got 'yes'"),
         ("compile", "yes", "compile is True, False or 'auto'; got 'yes'"),
         ("target_ess", 0, "target_ess must be positive; got 0"),
         ("timeout", -1.0, "timeout must be positive; got -1.0"),
