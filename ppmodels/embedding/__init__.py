@@ -1,0 +1,1 @@
+"""Words as vectors, learned from which words stand near which."""

@@ -1,0 +1,77 @@
+"""A load of text worked through: subsampled, cut into windows, and climbed step by step."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ppmodels.embedding._objective import Objective
+from ppmodels.embedding._step import ascend
+from ppmodels.embedding.tokens import Load
+from ppmodels.embedding.windows import Windows, blocks
+
+LOAD = 50_000  # words that one call of `Plan.train` works through
+AT_ONCE = 3  # occurrences of a word in a step, beyond which they are damped
+
+
+@dataclass
+class Plan:
+    """All that a load needs but the vectors; it is sent to every process."""
+
+    loads: Sequence[Load]
+    objective: Objective
+    cbow: bool
+    window: int
+    dynamic: bool
+    keep: Tensor
+    epochs: int
+    lr: float
+    batch_size: int
+    seed: int
+    device: str
+    damping: tuple[Tensor, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        """Make a step a whole number of blocks."""
+        block = self.objective.block
+        self.batch_size = max(1, round(self.batch_size / block)) * block
+
+    def damp(self, counts: Tensor) -> None:
+        """Shorten the steps of what stands in a step many times, so that their sum does not overshoot."""
+        share = self.keep * counts / (self.keep * counts).sum()
+        damping = [(AT_ONCE / (self.batch_size * p)).clamp(max=1).float() for p in (share, self.objective.share(share))]
+        if min(float(d.min()) for d in damping) < 1:
+            self.damping = damping[0].to(self.device), damping[1].to(self.device)
+
+    def train(self, number: int, v: Tensor, u: Tensor) -> float:
+        """Update v and u in place by load `number`, counted through all epochs; return a pair's loss at its end."""
+        load = self.loads[number % len(self.loads)]
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
+        tokens = torch.from_numpy(load.read().copy()).long().to(self.device)
+        done, each = number / (len(self.loads) * self.epochs), 1 / (len(self.loads) * self.epochs)
+        batches, loss = list(self._batches(tokens, generator)), float("nan")
+        for i, batch in enumerate(batches):
+            lr = self.lr * max(1 - done - each * i / len(batches), 1e-4)
+            last = i == len(batches) - 1
+            loss = ascend(batch, v, u, self.objective, self.cbow, lr, generator, self.damping, last)
+        return loss
+
+    def _batches(self, tokens: Tensor, generator: torch.Generator) -> Iterator[Windows]:
+        """Subsample a load's words, and cut what is left into windows."""
+        word, sentence = tokens >= 0, (tokens < 0).cumsum(0)
+        chance = self.keep.to(tokens.device)[tokens.clamp(min=0)]
+        uniform = torch.rand(len(tokens), generator=generator, dtype=chance.dtype, device=tokens.device)
+        kept = word & (uniform < chance)
+        tokens, sentence = tokens[kept], sentence[kept]
+        more, c = -len(tokens) % self.batch_size, self.window
+        tokens = torch.nn.functional.pad(tokens, (c, c + more))
+        sentence = torch.nn.functional.pad(sentence, (c, c + more), value=-1)
+        reach = torch.full((len(tokens) - 2 * c,), c, device=tokens.device)
+        if self.dynamic:
+            reach = torch.randint(1, c + 1, reach.shape, generator=generator, device=tokens.device)
+        for start in range(0, len(reach), self.batch_size):
+            stop = start + self.batch_size
+            part = slice(start, stop + 2 * c)
+            block = self.objective.block
+            yield blocks(tokens[part], sentence[part], reach[start:stop], c, torch.float32, block)
