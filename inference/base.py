@@ -5,13 +5,14 @@ import importlib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyro
 import torch
+from pyro import poutine
 from pyro.poutine import runtime
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -115,12 +116,48 @@ def joint(model: Model | Program, args: tuple[Any, ...], kwargs: Mapping[str, An
         raise ValueError(f"the data hold no {', '.join(missing)}, which {type(model).__name__} observes")
     if isinstance(model, HasCheck):
         model.check(args[0])
+    else:
+        _check_finite(args[0])
+    _check_shapes(model, args[0])
 
     def conditioned(data: Data) -> None:
         pyro.condition(model.model, data=dict(data.observed))(data)
 
     conditioned.key = model  # equal models share one trace  # pyright: ignore[reportFunctionMemberAccess]
     return conditioned
+
+
+def _check_finite(data: Data) -> None:
+    """Raise a ValueError that names the first row and column that is NaN or infinite."""
+    for name, value in {**data.given, **data.observed}.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            place = (~value.isfinite()).nonzero()[0].tolist()
+            where = "row " + ", column ".join(map(str, place))
+            raise ValueError(f"{name} is {value[tuple(place)].item()} in {where}; drop or fill such rows")
+
+
+def _check_shapes(model: Model, data: Data) -> None:
+    """Raise a ValueError where observed values are not shaped as the model's own; else they would be broadcast."""
+    found = {name: tuple(value.shape) for name, value in data.observed.items() if name in model.observed}
+    few = torch.arange(min(2, *(shape[0] if shape else 0 for shape in found.values())))
+    with fresh(model, (data,)) as own, torch.no_grad(), pyro.validation_enabled(False):
+        try:
+            nodes = poutine.trace(own.model).get_trace(replace(data.batch(few), rows=len(few), index=None)).nodes
+        except (ValueError, RuntimeError):  # fewer rows are no such data set, or this is what is wrong
+            nodes = _nodes(own, data)
+    for name, shape in found.items():
+        wanted = tuple(nodes[name]["value"].shape[1:])
+        if shape[1:] != wanted:
+            said = ", ".join(["rows", *map(str, wanted)]) if wanted else "rows,"
+            raise ValueError(f"{name} must be ({said}); it is {shape}")
+
+
+def _nodes(model: Model, data: Data) -> Any:
+    """The sites of a run; of an error the first line, without the shapes that Pyro adds."""
+    try:
+        return poutine.trace(model.model).get_trace(data).nodes
+    except ValueError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
 
 
 @contextmanager

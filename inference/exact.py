@@ -3,6 +3,9 @@
 import time
 from typing import Any
 
+from torch import Tensor
+from torch.distributions import Distribution
+
 from inference.base import Fit, Unsupported, fresh, joint
 from ppmodels.base import HasPosterior
 
@@ -21,8 +24,12 @@ def fit(model: Any, *args: Any, seed: int = 0, num_samples: int = 1000, **kwargs
         raise ValueError(f"num_samples must be at least 1; it is {num_samples}")
     with fresh(model, args, kwargs, seed=seed) as own:
         joint(own, args, kwargs)  # refuses what is not one data set with all that the model observes
-        sites = own.posterior(args[0])
-        draws = {name: site.sample((1, num_samples)) for name, site in sites.items()}
+        draws: dict[str, Tensor] = {}
+        for name, site in own.posterior(args[0]).items():
+            if isinstance(site, Distribution):
+                draws[name] = site.sample((1, num_samples))
+            else:  # a function of the sites before it
+                draws[name] = site(draws).sample()
         info: dict[str, Any] = {"seed": seed, "converged": True, "message": "exact"}
         if hasattr(own, "log_evidence"):
             info["log_evidence"] = float(own.log_evidence(args[0]))

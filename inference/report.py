@@ -26,6 +26,7 @@ TITLES = {
     "ellipses": "Data and components",
     "trace": "Draws",
     "ranks": "Ranks of the chains",
+    "evolution": "Effective sample size",
     "energy": "Energy",
     "predictive": "Posterior predictive check",
 }
@@ -102,6 +103,7 @@ def _pictures(
         "predictive": plots.predictive,
         "trace": lambda fit: plots.trace(fit, var_names),
         "ranks": lambda fit: plots.ranks(fit, var_names),
+        "evolution": lambda fit: plots.evolution(fit, var_names),
         "energy": plots.energy,
     }
     for name, fit in fits.items():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import pyro
 import torch
 from pyro.distributions import Distribution
@@ -24,6 +25,7 @@ class Data:
     observed: values of the model's observed sites, each (here, ...).
     index: which rows these are, (here,); None means all of them.
     coords: labels along a named dimension, {"feature": ("eruptions", "waiting")}.
+    units: of what a label or an array's name stands for, {"waiting": "min"}; pictures write them on their axes.
     """
 
     rows: int
@@ -31,14 +33,21 @@ class Data:
     observed: Mapping[str, Tensor] = field(default_factory=dict)
     index: Tensor | None = None
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: "Model", coords: Mapping[str, Sequence[Any]] | None = None, **values: Any) -> "Data":
+    def of(
+        cls,
+        model: "Model",
+        coords: Mapping[str, Sequence[Any]] | None = None,
+        units: Mapping[str, str] | None = None,
+        **values: Any,
+    ) -> "Data":
         """Arrays by name, sorted into observed and given; all have the same number of rows.
 
-        Raises: ValueError when a name is unknown or missing, or when lengths differ.
+        Raises: ValueError when a name is unknown or missing, when lengths differ, or for what is no number.
         """
-        tensors = {name: torch.as_tensor(value) for name, value in values.items()}
+        tensors = {name: _numbers(name, value) for name, value in values.items()}
         wanted, optional = [*model.inputs(1), *model.observed], set(getattr(model, "optional", ()))
         if sorted(tensors.keys() - optional) != sorted(wanted):
             raise ValueError(f"{type(model).__name__} takes {', '.join(wanted)}; got {', '.join(tensors)}")
@@ -47,7 +56,7 @@ class Data:
             raise ValueError(f"every array needs the same number of rows; got {lengths}")
         observed = {name: tensors[name] for name in model.observed}
         given = {name: value for name, value in tensors.items() if name not in observed}
-        return cls(next(iter(lengths.values())), given, observed, coords=coords or {})
+        return cls(next(iter(lengths.values())), given, observed, coords=coords or {}, units=units or {})
 
     def plate(self) -> pyro.plate:
         """Independent rows; a minibatch is scaled up to the whole set."""
@@ -58,6 +67,25 @@ class Data:
         given = {name: value[index] for name, value in self.given.items()}
         observed = {name: value[index] for name, value in self.observed.items()}
         return replace(self, given=given, observed=observed, index=index)
+
+
+def _numbers(name: str, value: Any) -> Tensor:
+    """The values as a tensor; what is no tensor, such as a list or a table, in NumPy's precision."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} has rows of different lengths") from None
+    if array.dtype.kind not in "biufc":
+        for place, cell in np.ndenumerate(array.astype(object)):
+            try:
+                float(cell)
+            except (TypeError, ValueError):
+                where = " in row " + ", column ".join(map(str, place)) if place else ""
+                raise ValueError(f"{name} holds no number but {cell!r}{where}; leave it out or code it") from None
+        array = array.astype(float)
+    return torch.as_tensor(array if array.flags.writeable else array.copy())
 
 
 def dims(*names: str) -> Any:
@@ -91,8 +119,8 @@ class HasGuide(Model, Protocol):
 class HasPosterior(Model, Protocol):
     """The exact posterior, by conjugacy: what every other back end is judged against."""
 
-    def posterior(self, data: Data) -> dict[str, Distribution]:
-        """Return independent exact posteriors by site name."""
+    def posterior(self, data: Data) -> Mapping[str, Distribution | Callable[[Theta], Distribution]]:
+        """Return exact posteriors by site: independent, or a function of the draws of the sites before it."""
         ...
 
 

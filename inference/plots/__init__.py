@@ -1,10 +1,16 @@
-"""Pictures of answers: each function returns a matplotlib Figure, and works without a screen."""
+"""Pictures of answers: each function returns a matplotlib Figure, and works without a screen.
+
+What shows chains (`trace`, `ranks`, `energy`, `evolution`) is drawn by arviz_plots; see `chains.py`. The others are
+our own, and why: ArviZ has no picture of an optimiser's climb or of a mixture's ellipses; `plot_forest` puts
+quantities of different units on one axis, where `compare` gives each its own; `plot_ppc_dist` pools the columns
+of a row into one density, where `predictive` has a panel a column, and counts as shares. Whatever is not here
+is one call away: every arviz_plots function takes `fit.to_datatree()`.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -12,67 +18,15 @@ from inference.base import Fit, Unsupported
 from inference.calibration import Calibration
 from inference.check import named, table
 from inference.datatree import to_datatree
+from inference.plots.chains import energy, evolution, ranks, trace
 from inference.plots.ellipses import ellipses
-from inference.plots.panels import CHAINS, PANELS, columns_of, density_of, elements_of, page
-from inference.plots.ranks import rank_band, rank_difference
+from inference.plots.panels import PANELS, columns_of, density_of, in_units, page
 from inference.plots.reliability import reliability
 
-__all__ = ["calibration", "compare", "ellipses", "energy", "objective", "predictive", "ranks", "reliability", "trace"]
-
-
-def trace(fit: Fit, var_names: Sequence[str] | None = None) -> Figure:
-    """Return each element's draws: their density, and their course, a colour a chain.
-
-    var_names: sites; by default all, as many elements as can be read.
-
-    Raises: Unsupported when there is one draw.
-    """
-    elements = list(elements_of(_posterior(fit, var_names)).items())
-    chains, draws = elements[0][1].shape
-    if draws < 2:
-        raise Unsupported(f"{fit.method} has one draw, which has no course")
-    rows = math.ceil(len(elements) / 2)
-    with page(rows, 4, width=11, height=1.2) as (figure, axes):
-        pairs = axes.reshape(-1, 2)
-        for (density, course), (name, values) in zip(pairs, elements, strict=False):
-            for chain, one in enumerate(values):
-                color = f"C{chain % 10}"
-                density.plot(*density_of(one), color=color, lw=1)
-                course.plot(one, color=color, lw=0.4, alpha=0.8)
-            density.set_title(name, loc="left")
-            density.set(yticks=[], ylabel="density")
-        for _, course in pairs[max(0, len(elements) - 2) : len(elements)]:
-            course.set_xlabel("draw")
-        figure.suptitle(f"{fit.method}: {draws} draws of {chains} chains", fontsize=11)
-    return figure
-
-
-def ranks(fit: Fit, var_names: Sequence[str] | None = None) -> Figure:
-    """Return each element's ranks by chain: the share of draws below a rank, less the rank.
-
-    Chains that agree stay in the grey band with 99% probability, all at once, were draws independent.
-
-    Raises: Unsupported for one chain, which has nothing to be ranked against.
-    Source: Sailynoja, Buerkner and Vehtari (2022), Statistics and Computing 32, for the bands' idea.
-    """
-    posterior = _posterior(fit, var_names)
-    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    if chains < 2 or draws < 4:
-        raise Unsupported(f"{fit.method} has {chains} chain of {draws} draws; ranks compare chains")
-    elements = elements_of(posterior)
-    grid, band = rank_band(chains, draws)
-    columns = min(4, len(elements))
-    rows = math.ceil(len(elements) / columns)
-    with page(rows, columns, width=2.6 * columns, height=1.6) as (figure, axes):
-        for i, (axis, (name, values)) in enumerate(zip(axes.flat, elements.items(), strict=False)):
-            axis.fill_between(grid, -band, band, color="0.88", lw=0)
-            for chain, difference in enumerate(rank_difference(values, grid)):
-                axis.plot(grid, difference, color=f"C{chain % 10}", lw=1)
-            axis.set(title=name, yticks=[0])
-            if i + columns >= len(elements):
-                axis.set_xlabel("rank, as a share")
-        figure.suptitle(f"{fit.method}: ranks of {chains} chains", fontsize=11)
-    return figure
+__all__ = [
+    "calibration", "compare", "ellipses", "energy", "evolution", "objective", "predictive", "ranks", "reliability",
+    "trace",
+]  # fmt: skip
 
 
 def objective(fits: Mapping[str, Fit] | Sequence[Fit]) -> Figure:
@@ -99,29 +53,9 @@ def objective(fits: Mapping[str, Fit] | Sequence[Fit]) -> Figure:
     return figure
 
 
-def energy(fit: Fit) -> Figure:
-    """Return the energies of the draws beside their changes: alike, where the momentum moves chains freely.
-
-    Raises: Unsupported when the method keeps no energy.
-    Source: Betancourt (2016), arXiv:1604.00695.
-    """
-    if "energy" not in fit.stats:
-        raise Unsupported(f"{fit.method} keeps no energy")
-    values = fit.stats["energy"].double().numpy()
-    with page(1, 1, width=5, height=3.2) as (figure, axes):
-        axis = axes[0][0]
-        for label, x in (("marginal", values - values.mean()), ("change from draw to draw", np.diff(values))):
-            grid, density = density_of(x.reshape(-1))
-            axis.fill_between(grid, density, alpha=0.35)
-            axis.plot(grid, density, label=label)
-        axis.set(title=f"{fit.method}: energy", xlabel="energy, less its mean (nats)", ylabel="density")
-        axis.legend()
-    return figure
-
-
 def predictive(fit: Fit, num_datasets: int = 50) -> Figure:
     """Return the observed values' density, a panel a column, over those of data sets that the fit predicts."""
-    tree = to_datatree(fit, log_likelihood=False, prior=0, posterior_predictive=True)
+    tree = to_datatree(fit, log_likelihood=False, prior=0)
     panels = []
     for name, observed in tree["observed_data"].data_vars.items():
         drawn = tree["posterior_predictive"][str(name)].stack(sample=("chain", "draw"))
@@ -137,7 +71,7 @@ def predictive(fit: Fit, num_datasets: int = 50) -> Figure:
             for i, one in enumerate(replicated):
                 axis.plot(*density_of(one, whole), color="C0", alpha=0.25, lw=0.7, label=None if i else "predicted")
             axis.plot(*density_of(values, whole), color="black", lw=1.8, label="observed")
-            axis.set(xlabel=name, ylabel="share" if whole else "density")
+            axis.set(xlabel=in_units(fit, name), ylabel="share" if whole else "density")
         legend = axes.flat[0].legend()
         for handle in legend.legend_handles:
             handle.set_alpha(1)
@@ -184,9 +118,3 @@ def calibration(result: Calibration) -> Figure:
             axis.hist(values, bins=bins, range=(-0.5, result.num_draws + 0.5))
             axis.set(title=name, xlabel="rank of the truth", ylabel="data sets")
     return figure
-
-
-def _posterior(fit: Fit, var_names: Sequence[str] | None) -> xr.Dataset:
-    tree = to_datatree(fit, log_likelihood=False, prior=0, posterior_predictive=False)
-    found = tree["posterior"].to_dataset().isel(chain=slice(0, CHAINS))
-    return found[list(var_names)] if var_names else found

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from inference.base import Fit, Unsupported
+from inference.plots.panels import in_units
 from inference.pointwise import assignments
 from inference.predict import computed
 
@@ -51,7 +52,7 @@ def ellipses(
         for k in range(where.shape[1]):
             _component(axis, where[:, k], spread[:, k], k, float(membership[:, k].mean()))
         title = f"{fit.method}: {where.shape[1]} components at {LEVELS[0]:.0f} and {LEVELS[1]:.0f} sd"
-        names = [labels[c] if labels else f"{name}[{c}]" for c in pair]
+        names = [in_units(fit, str(labels[c])) if labels else f"{name}[{c}]" for c in pair]
         axis.set(xlabel=names[0], ylabel=names[1], title=title)
         axis.legend(frameon=False, loc="best")
         plt.close(figure)

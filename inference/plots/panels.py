@@ -11,6 +11,8 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 from matplotlib.figure import Figure
 
+from inference.base import Fit
+
 PANELS = 24  # of one picture at most: more cannot be read
 CHAINS = 16  # shown at most, the first ones
 STYLE: dict[str, Any] = {
@@ -66,6 +68,12 @@ def columns_of(name: str, observed: xr.DataArray, drawn: np.ndarray) -> list[tup
     return [
         (title, values[..., i].reshape(-1), drawn[..., i].reshape(len(drawn), -1)) for i, title in enumerate(titles)
     ]
+
+
+def in_units(fit: Fit, label: str) -> str:
+    """Return the label with its unit behind it, where the data say one."""
+    unit = fit.data.units.get(label) if fit.data else None
+    return f"{label} ({unit})" if unit else label
 
 
 def density_of(values: np.ndarray, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,21 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from ppmodels.base import Data
 from ppmodels.clustering._covariance import Family
 from ppmodels.clustering._starts import Seeding
+
+SEEN = 10_000  # rows that are looked at first for distinct ones
+
+
+def check_data(model: Any, data: Data) -> None:
+    """Raise a ValueError of one line where rows or weights are not what this mixture can be fitted to."""
+    x = data.observed["x"]
+    check_rows(x, model.components, model.dim, data.coords.get("feature", ()))
+    check_weight(data.given.get("weight"), len(x))
+    distinct = len(x[:SEEN].unique(dim=0))
+    if distinct < model.components and (distinct := len(x.unique(dim=0))) < model.components:
+        raise ValueError(f"x has only {distinct} distinct rows; {model.components} components need {model.components}")
 
 
 def check_rows(x: Tensor, components: int, dim: int | None = None, columns: Sequence[Any] = ()) -> Tensor:

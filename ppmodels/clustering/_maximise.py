@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ppmodels.base import Data, Theta
 from ppmodels.clustering import _covariance
-from ppmodels.clustering._checks import check_rows, check_weight
+from ppmodels.clustering._checks import check_data
 from ppmodels.clustering._covariance import SMALLEST, Family
 from ppmodels.clustering._starts import labels
 from ppmodels.clustering._statistics import Statistics, of_labels
@@ -26,8 +26,7 @@ def start(model: Any, data: Data) -> Theta:
     """
     x, weight = data.observed["x"], data.given.get("weight")
     family, components = model.covariance, model.components
-    check_rows(x, components, model.dim, data.coords.get("feature", ()))
-    check_weight(weight, len(x))
+    check_data(model, data)
     if x.sum().isnan():
         x = torch.where(x.isnan(), x.nanmean(0), x)
     label, triangular = labels(x, components, model.seeding, weight), family in ("full", "tied")

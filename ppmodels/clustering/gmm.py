@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.clustering import _covariance, _labels
-from ppmodels.clustering._checks import check_fields, describe
+from ppmodels.clustering._checks import check_data, check_fields, describe
 from ppmodels.clustering._expectation import bound, expected, log_joint, memberships, sums, unweighted
 from ppmodels.clustering._gaussian import ClusterNormal
 from ppmodels.clustering._maximise import maximise, start
@@ -49,7 +49,7 @@ class GaussianMixture:
     width: float = 0.5
     observed: ClassVar[tuple[str, ...]] = ("x",)
     optional: ClassVar[tuple[str, ...]] = ("weight",)
-    __post_init__ = check_fields
+    __post_init__, check = check_fields, check_data
 
     @classmethod
     def for_data(cls, x: Any, **fields: Any) -> "GaussianMixture":

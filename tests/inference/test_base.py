@@ -11,6 +11,7 @@ import torch
 from pyro import poutine
 from pyro.poutine import runtime
 
+import inference
 from inference.base import Fit, Unsupported, fresh, joint
 from ppmodels.base import Data
 from ppmodels.regression.linear import LinearRegression
@@ -161,6 +162,35 @@ def test_what_is_no_data_set_is_refused():
         joint(model, (data,), {"draws": 1, "steps": 2})
     with pytest.raises(ValueError, match="the data hold no y, which LinearRegression observes"):
         joint(model, (Data(5, data.given),), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("y", lambda y: y[:, None], r"y must be \(rows,\); it is \(5, 1\)"),
+        ("y", lambda y: y.where(torch.arange(5) != 3, torch.nan), "y is nan in row 3; drop or fill such rows"),
+        ("x", lambda x: x.where(torch.arange(5)[:, None] != 2, torch.inf), "x is inf in row 2, column 0; drop"),
+        ("x", lambda x: x.repeat(1, 2), r"x must be \(rows, 1\); it is \(5, 2\)"),
+    ],
+)
+@pytest.mark.parametrize("method", ["exact", "laplace", "svi", "mcmc"])
+def test_bad_rows_are_named_in_one_line_by_every_back_end(method, name, change, said):
+    model, data = regression()
+    arrays = {**data.given, **data.observed}
+    bad = Data.of(model, **{**arrays, name: change(arrays[name])})
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=f"^{said}[^\n]*$"):
+        inference.fit(method, model, bad)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_looking_at_the_data_changes_no_draw():
+    model, data = regression()
+    with fresh(model, (data,), seed=3):
+        expected = torch.rand(3)
+    with fresh(model, (data,), seed=3) as own:
+        joint(own, (data,), {})
+        assert torch.equal(torch.rand(3), expected)
 
 
 def point(method="mode", **fields):

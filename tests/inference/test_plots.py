@@ -1,5 +1,9 @@
 """Pictures are drawn, show what they should, name their axes, and leave matplotlib as it was."""
 
+import warnings
+
+import arviz_plots
+import arviz_stats
 import matplotlib.pyplot as plt
 import numpy as np
 import pyro
@@ -7,13 +11,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+import inference
 from inference import plots
 from inference.base import Fit, Unsupported
 from inference.check import simulation_based_calibration
-from inference.plots.ranks import rank_band, rank_difference
 from inference.predict import simulate
 from ppmodels import load
 from ppmodels.base import Data
+from ppmodels.datasets import old_faithful
 
 
 def normal(y):
@@ -42,7 +47,8 @@ def fit():
 def mixture():
     model = load("gmm")(components=2, dim=2, scale=(3.0,))
     data, latents = simulate(model, 60, seed=1)
-    data = Data(data.rows, {}, data.observed, coords={"feature": ("eruptions (min)", "waiting (min)")})
+    units = {"eruptions": "min", "waiting": "min"}
+    data = Data(data.rows, {}, data.observed, coords={"feature": tuple(units)}, units=units)
     keep = {k: v for k, v in latents.items() if k not in ("z", "covariance")}
     draws = {k: v + 0.01 * torch.rand(1, 20, *v.shape) for k, v in keep.items()}
     draws["weights"] = draws["weights"] / draws["weights"].sum(-1, keepdim=True)
@@ -66,7 +72,8 @@ def test_trace_has_a_density_and_a_course_of_each_chain(fit, tmp_path):
     density, course = visible(figure)
     assert len(density.lines) == len(course.lines) == 4
     np.testing.assert_allclose(course.lines[2].get_ydata(), fit.draws["loc"][2])
-    assert density.get_title(loc="left") == "loc"
+    assert density.get_xlabel() == "loc"
+    assert course.get_xlabel() == "draw"
     figure.savefig(tmp_path / "trace.png")
     assert (tmp_path / "trace.png").stat().st_size > 5000
 
@@ -80,15 +87,57 @@ def test_ranks_of_one_chain_are_refused(fit):
         plots.trace(Fit(normal, fit.args, {}, "mode", {"loc": torch.randn(1, 1)}))
 
 
-def test_the_rank_band_holds_what_chance_does_and_not_a_shifted_chain():
-    grid, band = rank_band(4, 200)
-    random = np.random.default_rng(1)
-    inside = [
-        bool((np.abs(rank_difference(random.normal(size=(4, 200)), grid)) <= band + 1e-12).all()) for _ in range(200)
-    ]
-    assert 0.96 <= np.mean(inside) <= 1
-    shifted = random.normal(size=(4, 200)) + np.array([0, 0, 0, 0.7])[:, None]
-    assert (np.abs(rank_difference(shifted, grid)) > band + 1e-12)[3].any()
+def test_ranks_of_a_shifted_chain_leave_the_band(fit):
+    def outside(draws):
+        axis = visible(plots.ranks(Fit(normal, fit.args, {}, "mcmc", {"loc": draws})))[0]
+        (band,) = (path.vertices for path in axis.collections[0].get_paths())
+        high = np.abs(band[:, 1]).max()
+        return [float(np.abs(line.get_ydata()).max()) > high for line in axis.lines]
+
+    torch.manual_seed(1)
+    draws = torch.randn(4, 200)
+    assert outside(draws) == [False] * 4
+    assert outside(draws + torch.tensor([0.0, 0.0, 0.0, 0.7])[:, None])[3]
+
+
+def test_effective_sizes_grow_with_draws(fit):
+    run = Fit(normal, fit.args, {}, "mcmc", fit.draws, info={"num_warmup": 10})
+    (axis,) = visible(plots.evolution(run))
+    assert axis.get_title() == "loc"
+    bulk = axis.lines[0].get_ydata()
+    assert bulk[-1] > 200
+    assert bulk[-1] > 3 * bulk[0]
+    with pytest.raises(Unsupported, match="no chain of 100 draws"):
+        plots.evolution(fit)
+
+
+ARVIZ = {
+    "plot_trace": {}, "plot_trace_dist": {}, "plot_rank": {}, "plot_rank_dist": {}, "plot_forest": {},
+    "plot_ridge": {}, "plot_dist": {}, "plot_pair": {}, "plot_autocorr": {}, "plot_ess": {}, "plot_mcse": {},
+    "plot_ess_evolution": {}, "plot_prior_posterior": {}, "plot_energy": {}, "plot_ppc_dist": {"num_samples": 20},
+}  # fmt: skip
+CHAINS_ONLY = {"plot_rank", "plot_rank_dist", "plot_energy"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["em", "mode", "laplace", "svi", "mcmc"])
+def test_arviz_plots_takes_the_tree_of_every_method(method):
+    """Names of axes, labels, groups: what a function of arviz_plots looks up is there."""
+    data = old_faithful()
+    model = load("gmm").for_data(data.observed["x"], components=2, ordered=True)
+    options = {"svi": {"guide": "full-rank"}, "mcmc": {"num_chains": 4, "num_samples": 100}}.get(method, {})
+    tree = inference.fit(method, model, data, seed=1, **options).to_datatree(prior=100)
+    point = method in ("em", "mode")
+    for name, settings in ARVIZ.items():
+        if name in CHAINS_ONLY and method != "mcmc":
+            continue
+        if point and name not in ("plot_forest", "plot_ppc_dist", "plot_trace"):
+            continue  # one draw has neither a density nor an effective size
+        chosen = {} if name in ("plot_energy", "plot_ppc_dist") else {"var_names": ["weights", "loc"]}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of arviz_plots itself, on layouts and deprecations
+            getattr(arviz_plots, name)(tree, backend="none", **chosen, **settings)
+    assert arviz_stats.loo(tree).n_data_points == 272
 
 
 def test_the_objective_is_drawn_for_the_fits_that_have_one(fit):
@@ -101,7 +150,9 @@ def test_the_objective_is_drawn_for_the_fits_that_have_one(fit):
 
 
 def test_energy_needs_energies(fit):
-    assert len(visible(plots.energy(fit))[0].lines) == 2
+    bfmi, densities = visible(plots.energy(fit))
+    assert len(bfmi.collections[0].get_offsets()) == 4
+    assert len(densities.lines) == 2
     with pytest.raises(Unsupported, match="keeps no energy"):
         plots.energy(Fit(normal, fit.args, {}, "svi", fit.draws))
 
@@ -137,7 +188,9 @@ def test_ellipses_show_rows_components_and_spread(mixture):
     assert len(axis.collections[0].get_offsets()) == 60
     assert len(axis.lines) == 2 * (12 + 2 + 1)
     assert "of the rows" in axis.get_legend().get_texts()[0].get_text()
-    with pytest.raises(Unsupported, match="no site covariance"):
+    with pytest.raises(Unsupported, match="no site spread to draw"):
+        plots.ellipses(mixture, covariance="spread")
+    with pytest.raises(Unsupported, match="ellipses need a model of the collection"):
         plots.ellipses(Fit(normal, (torch.randn(3),), {}, "svi", {"loc": torch.randn(1, 3)}))
 
 

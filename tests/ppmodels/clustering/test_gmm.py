@@ -16,6 +16,7 @@ from torch.distributions import MultivariateNormal, biject_to
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import inference
 from ppmodels import HasEM, HasLabels
 from ppmodels.base import Data
 from ppmodels.clustering import _covariance, _gaussian
@@ -439,3 +440,31 @@ def test_wrong_rows_are_refused_in_one_line(x, message):
     with pytest.raises(ValueError, match=message) as error:
         GaussianMixture(components=3).start(rows(x, feature=("eruptions", "waiting")))
     assert "\n" not in str(error.value)
+
+
+def faulty(kind):
+    x = old_faithful().observed["x"].clone()
+    if kind == "infinite":
+        x[3, 1] = torch.inf
+    if kind == "constant":
+        x[:, 1] = 4.0
+    return {"few": x[:2], "duplicated": x[:2].repeat(50, 1), "narrow": x[:, :1], "flat": x[:, 0]}.get(kind, x)
+
+
+@pytest.mark.parametrize("method", ["em", "mode", "laplace", "svi", "mcmc"])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("infinite", "x is inf in row 3, column 'waiting'"),
+        ("constant", "column 'waiting' of x is constant; leave it out"),
+        ("few", "3 components need at least as many rows; x has 2"),
+        ("duplicated", "x has only 2 distinct rows; 3 components need 3"),
+        ("narrow", r"x must be \(rows, 2\); it is \(272, 1\)"),
+        ("flat", r"x must be \(rows, 2\); it is \(272,\)"),
+    ],
+)
+def test_bad_rows_are_named_in_one_line_by_every_back_end(kind, said, method):
+    model = GaussianMixture(components=3)
+    data = Data.of(model, x=faulty(kind), coords={"feature": ("eruptions", "waiting")})
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        inference.fit(method, model, data)
