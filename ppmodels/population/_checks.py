@@ -1,6 +1,6 @@
 """What trials must be: one line that names the trial, the bin and the neuron, and says what to do."""
 
-import warnings
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ppmodels.base import Data
+
+log = logging.getLogger("ppmodels")
 
 
 def check_trials(data: Data, bins: int, neurons: int, gaps: bool, *, counts: bool, site: str = "y") -> Tensor:
@@ -47,7 +49,7 @@ def check_values(y: Tensor, names: Sequence[Any] = (), *, gaps: bool, counts: bo
     still = (first >= last).nonzero()[:, 0].tolist()
     if still:
         only = [f"{_name(names, i)} ({_said(float(last[i]), counts)})" for i in still]
-        warnings.warn(f"of these neurons nothing can be learned: {', '.join(only)}; leave them out", stacklevel=4)
+        log.warning("neuron %s: nothing can be learned of it; the rest is fitted", ", ".join(only))
 
 
 def check_positive(model: Any, *names: str) -> None:

@@ -33,11 +33,16 @@ LEAST = 1e-8  # of a diagonal, which is positive
 class HasSystem(Protocol):
     """The fields of a model that tell its linear system's prior."""
 
-    neurons: int
-    latents: int
-    initial: str
-    center: tuple[float, ...]
-    scale: tuple[float, ...]
+    @property
+    def neurons(self) -> int: ...
+    @property
+    def latents(self) -> int: ...
+    @property
+    def initial(self) -> str: ...
+    @property
+    def center(self) -> tuple[float, ...]: ...
+    @property
+    def scale(self) -> tuple[float, ...]: ...
 
 
 def system_priors(model: HasSystem) -> dict[str, Distribution]:
@@ -72,9 +77,7 @@ def system_of(model: HasSystem, theta: Theta) -> LinearSystem:
     eye = torch.eye(model.latents, dtype=loading.dtype, device=loading.device)
     root = _tril(theta["initial_scale"], theta.get("initial_below"), model.latents) if "initial_scale" in theta else eye
     noise = theta["noise"].square() if "noise" in theta else None
-    return LinearSystem(
-        theta["dynamics"], eye, theta["initial_loc"], root @ root.mT, loading, theta["offset"], noise
-    )
+    return LinearSystem(theta["dynamics"], eye, theta["initial_loc"], root @ root.mT, loading, theta["offset"], noise)
 
 
 def theta_of(model: HasSystem, system: LinearSystem) -> Theta:

@@ -1,0 +1,102 @@
+"""What the M step of Gaussian-process factor analysis needs of the latents, and the timescales that fit them best."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ppmodels.base import Theta
+from ppmodels.population._gp_path import ProcessReadout, infer, kernels, squared_lags
+from ppmodels.population._system_maximise import ReadoutMoments
+from ppmodels.population.kalman import Smoothed
+from ppmodels.population.linear_system import LinearSystem
+
+STEPS = 10  # of Fisher scoring an M step: more gain nothing, as the E step moves what they climb
+
+
+@dataclass(frozen=True)
+class Expected:
+    """q of the latents; theta is where it was taken.
+
+    auto (P, T, T): sum over trials of E x_p x_p'. path: means and covariances within each bin.
+    """
+
+    theta: Theta
+    path: Smoothed
+    auto: Tensor
+    readout: ReadoutMoments
+    entropy: Tensor
+
+    @classmethod
+    def of(cls, theta: Theta, readout: ProcessReadout, y: Tensor, gaps: bool) -> "Expected":
+        """Infer the latents of y (R, T, N); trials that were seen alike share one covariance."""
+        latents, bins, _ = readout.kernel.shape
+        mean, value = y.new_empty(len(y), bins, latents), y.new_empty(len(y))
+        spread = y.new_empty(len(y) if gaps else 1, bins, latents, latents)
+        auto, log_det = torch.zeros_like(readout.kernel), y.new_zeros(())
+        for rows, seen in seen_alike(y, gaps):
+            found = infer(readout, y[rows][None], seen)
+            mean[rows] = found.mean[0].unflatten(0, (latents, bins)).permute(2, 1, 0)
+            value[rows] = found.log_likelihood[0]
+            root = found.cov_root[0].unflatten(0, (latents, bins))  # (P, T, P T)
+            spread[rows if gaps else slice(1)] = torch.einsum("ptk,qtk->tpq", root, root)
+            auto += len(rows) * (root @ root.mT)
+            log_det += len(rows) * found.log_det[0]
+        auto += mean.permute(2, 1, 0) @ mean.permute(2, 0, 1)
+        path = Smoothed(mean, spread, spread[:, :0], value)
+        entropy = 0.5 * (mean.numel() * (1 + math.log(2 * math.pi)) + log_det)
+        return cls(theta, path, auto, ReadoutMoments.of(path, y, gaps), entropy)
+
+    def log_joint(self, readout: ProcessReadout) -> Tensor:
+        """Return E log p(y, x), ()."""
+        plain = LinearSystem(*[readout.offset] * 4, readout.loading, readout.offset, readout.noise)
+        return self.readout.expected_log_prob(plain) + self._processes(readout.kernel).sum()
+
+    def maximise(self, bin_size: float, jitter: float) -> Theta:
+        """Return the sites of the highest expected log density; of higher, as to the timescales."""
+        timescale = self.timescales(self.theta["timescale"], bin_size, jitter)
+        loading, offset, noise = self.readout.maximise()
+        return {"timescale": timescale, "loading": loading, "offset": offset, "noise": noise.sqrt()}
+
+    def timescales(self, timescale: Tensor, bin_size: float, jitter: float) -> Tensor:
+        """Return timescales (P,) of higher expected log density, by Fisher scoring in their logarithms."""
+        bins, log_scale = self.auto.shape[-1], timescale.log()
+        trials = len(self.path.mean)
+        value = self._processes(kernels(timescale, bins, bin_size, jitter))
+        for _ in range(STEPS):
+            kernel = kernels(log_scale.exp(), bins, bin_size, jitter)
+            apart = squared_lags(bins, bin_size, kernel) / log_scale.exp().square()[:, None, None]
+            change = torch.linalg.solve(kernel, kernel * apart)  # K^-1 dK / d log tau; apart is 0 on the diagonal
+            inside = torch.linalg.solve(kernel, self.auto)
+            slope = 0.5 * ((change @ inside).diagonal(dim1=-2, dim2=-1).sum(-1) - trials * _trace(change))
+            curve = 0.5 * trials * (change @ change).diagonal(dim1=-2, dim2=-1).sum(-1)
+            step = (slope / curve.clamp_min(1e-12)).clamp(-1, 1)
+            for _ in range(STEPS):
+                there = self._processes(kernels((log_scale + step).exp(), bins, bin_size, jitter))
+                step = torch.where(there >= value, step, step / 4)
+            better = there >= value
+            log_scale, value = torch.where(better, log_scale + step, log_scale), torch.where(better, there, value)
+            if float((slope.square() / curve.clamp_min(1e-12)).max()) < 1e-12 * (1 + float(value.abs().max())):
+                break
+        return log_scale.exp()
+
+    def _processes(self, kernel: Tensor) -> Tensor:
+        """E log N(x_p; 0, K_p) over the trials, (P,)."""
+        root, trials = torch.linalg.cholesky(kernel), len(self.path.mean)
+        misfit = torch.cholesky_solve(self.auto, root).diagonal(dim1=-2, dim2=-1).sum(-1)
+        log_det = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * (misfit + trials * (log_det + kernel.shape[-1] * math.log(2 * math.pi)))
+
+
+def seen_alike(y: Tensor, gaps: bool) -> list[tuple[Tensor, Tensor | None]]:
+    """Return groups of trials of which the same values were seen: their rows, and what was seen, (1, T, N)."""
+    every = torch.arange(len(y), device=y.device)
+    if not gaps:
+        return [(every, None)]
+    patterns, group = torch.unique(~y.isnan(), dim=0, return_inverse=True)
+    return [(every[group == g], pattern[None]) for g, pattern in enumerate(patterns)]
+
+
+def _trace(matrix: Tensor) -> Tensor:
+    return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
