@@ -123,7 +123,7 @@ def test_a_number_of_draws_is_kept_to(monkeypatch):
 def test_a_trained_linear_autoencoder_is_probabilistic_pca():
     x = lines(300)
     model = VariationalAutoencoder(dim=5, latents=2, network="linear")
-    fit = svi.fit(model, Data.of(model, x=x), lr=0.05, num_steps=4000, num_samples=5, seed=1)
+    fit = svi.fit(model, Data.of(model, x=x), lr=0.05, num_steps=2500, num_samples=5, seed=1)
     best = LinearGaussian.maximum(x, 2)
     own = fit.model.decoder
     weight, bias = own.network[0].weight.detach(), own.network[0].bias.detach()
