@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ppmodels.base import Data, Theta
-from ppmodels.population._self_driven import square
 from ppmodels.population._priors import smooth_factor
+from ppmodels.population._self_driven import square
 from ppmodels.population._windows import Windows
 from ppmodels.population.lagging import lagged
 
@@ -139,7 +139,7 @@ class Bank:
         neurons, (_, coupling, history) = self.model.neurons, self.sizes
         parts = [theta["baseline"][..., None]]
         parts += [theta["stimulus_weight"].flatten(-2)] if "stimulus_weight" in theta else []
-        own = theta["history_weight"] if "history_weight" in theta else None
+        own = theta.get("history_weight")
         diagonal = None if own is None else torch.eye(neurons).to(own)[..., None] * own[..., :, None, :]
         if coupling:
             grid = square(theta["coupling_weight"]) if neurons > 1 else 0.0

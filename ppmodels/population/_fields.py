@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
-from ppmodels.population._self_driven import Filters, PopulationCounts, square
 from ppmodels.population._priors import CouplingPrior, FilterPrior
+from ppmodels.population._self_driven import Filters, PopulationCounts, square
 from ppmodels.population._windows import Windows, check_window
 from ppmodels.population.binning import Counts
 from ppmodels.population.lagging import lagged

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ppmodels")
 ROUND = 15  # steps after which a climb that is not over gets a better guide
-ENOUGH = 30  # bins a weight, from which a Hessian is guessed
+GUESS = 10**11  # multiplications that a guess of the Hessians may take
 SLICE = 2**23  # numbers that the drives of a block at many draws may take
 
 
@@ -102,7 +102,8 @@ class _Problem:
         """Minus the Hessian of each neuron's log posterior, (N, P, P); thin: guessed from every so many-th bin."""
         inner, total = weights.to(self.dtype), self.precision.clone()
         counts = self.bank.data.observed["counts"]
-        every = max(1, counts.shape[0] * counts.shape[1] // (ENOUGH * weights.shape[1])) if thin else 1
+        work = counts.shape[0] * counts.shape[1] * weights.shape[0] * weights.shape[1] ** 2
+        every = max(1, work // GUESS) if thin else 1
         for x, y, seen in self.bank.blocks():
             x, y, seen = x[::every], y[::every], seen[::every]
             _, _, curve = _slopes(self.law, y, x @ inner.mT, curvature=True)
@@ -144,7 +145,7 @@ class _Problem:
         return Peak(theta, total, left, steps, evidence, draw)
 
     def _log_ratio(self, x: Tensor, log_q: Tensor, number: int = 200) -> Tensor:
-        """log p - log q, less a constant, of the first draws of each neuron, (N, S): how good the Gaussian is."""
+        """Log p - log q, less a constant, of the first draws of each neuron, (N, S): how good the Gaussian is."""
         x, log_q = x[:number], log_q[:number]  # (S, N, P), (S, N)
         away = x - self.mean
         value = -0.5 * torch.einsum("snp,npq,snq->sn", away, self.precision, away)
@@ -163,7 +164,7 @@ class _Problem:
 
 
 def _slopes(law: Law, y: Tensor, drive: Tensor, curvature: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """log p without what is constant, its slope, and minus its curvature, by the drive; element by element."""
+    """Log p without what is constant, its slope, and minus its curvature, by the drive; element by element."""
     if law.observation == "poisson" and law.link == "exp":
         mean = drive.exp() * law.bin_size
         return y * drive - mean, y - mean, mean

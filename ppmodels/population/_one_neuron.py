@@ -35,7 +35,8 @@ def parts(model: "CoupledGLM", data: Data) -> Iterator[tuple[OneNeuron, tuple[Te
     if data.index is not None:
         raise ValueError("a minibatch has no parts: take all rows")
     own = model.windows(data.observed["counts"])
-    bank, (stimulus, coupling, history) = Bank(model, data, own), Bank(model, data, own).sizes
+    bank = Bank(model, data, own)
+    stimulus, coupling, _ = bank.sizes
     count, functions = model.neurons, own.coupling.shape[1]
     for n in range(count):
         others = torch.arange(count * functions).reshape(count, functions)[torch.arange(count) != n].flatten()

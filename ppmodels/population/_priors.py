@@ -1,18 +1,37 @@
 """Priors of filters, as weights on an orthonormal basis whose functions have mean square one over the window."""
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppmodels.base import dims
+from ppmodels.base import Theta, dims
+from ppmodels.population._windows import Windows
+
+if TYPE_CHECKING:
+    from ppmodels.population.glm import CoupledGLM
 
 FilterPrior = Literal["ridge", "smooth", "ald"]
 CouplingPrior = Literal["ridge", "smooth", "ard", "group", "horseshoe"]
 LENGTH = 0.15  # of the window: over which a smooth filter keeps its value
+
+
+def latents(model: "CoupledGLM", own: Windows) -> Theta:
+    """Sample the latents of one neuron of a coupled model; in a plate, of all."""
+    zero, rest, others = own.stimulus.new_zeros(()), model.law.rest, model.neurons - 1
+    theta = {"baseline": pyro.sample("baseline", dist.Normal(zero + rest, model.spread))}
+    own_filters = (("stimulus_weight", own.stimulus, model.stimuli), ("history_weight", own.history, None))
+    for name, basis, filters in own_filters:
+        if basis.shape[1] and filters != 0:
+            theta[name] = filter_weights(name, model.filters, basis, filters, model.scale)
+    if own.coupling.shape[1] and others:
+        theta["coupling_weight"] = coupling_weights(model.couplings, own.coupling, others, model.scale)
+    if model.observation == "negative-binomial":
+        theta["dispersion"] = pyro.sample("dispersion", dist.LogNormal(zero - 1.0, 1.0))
+    return theta
 
 
 def filter_weights(name: str, kind: str, basis: Tensor, filters: int | None, scale: float) -> Tensor:
@@ -73,9 +92,7 @@ def smooth_factor(basis: Tensor, scale: float) -> Tensor:
     return _local_factor(basis, scale, None, None, basis.new_tensor(LENGTH))
 
 
-def _local_factor(
-    basis: Tensor, scale: float, center: Tensor | None, width: Tensor | None, length: Tensor
-) -> Tensor:
+def _local_factor(basis: Tensor, scale: float, center: Tensor | None, width: Tensor | None, length: Tensor) -> Tensor:
     """Cholesky factor (..., K, K) of B' C B / W^2 of a covariance C (W, W) over the window, B'B = W I."""
     bins = len(basis)
     share = (torch.arange(bins, device=basis.device, dtype=basis.dtype) + 0.5) / bins  # (W,)

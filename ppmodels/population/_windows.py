@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -39,13 +40,11 @@ class Windows:
         return self.history.shape == self.coupling.shape and torch.equal(self.history, self.coupling)
 
 
-def windows(family: Family, bin_size: float, stimulus: Window, history: Window, coupling: Window, like: Tensor) -> Windows:
+def windows(
+    family: Family, bin_size: float, stimulus: Window, history: Window, coupling: Window, like: Tensor
+) -> Windows:
     """Return the bases in the dtype and on the device of `like`."""
-    own, other = _matrix(family, history, bin_size), _matrix(family, coupling, bin_size)
-    length = max(len(own), len(other))
-    padded = [torch.cat([m, m.new_zeros(length - len(m), m.shape[1])]) for m in (own, other)]
-    direct = _matrix(family, stimulus, bin_size) if stimulus[0] else torch.ones(1, 1, dtype=torch.float64)
-    return Windows(*(m.to(like) for m in (direct, *padded)))
+    return Windows(*(m.to(like) for m in _matrices(family, bin_size, stimulus, history, coupling)))
 
 
 def check_window(name: str, window: Window, family: Family, bin_size: float) -> None:
@@ -57,6 +56,17 @@ def check_window(name: str, window: Window, family: Family, bin_size: float) -> 
         _matrix(family, window, bin_size)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+@lru_cache(maxsize=64)  # made once, and so not again in every evaluation of a density
+def _matrices(
+    family: Family, bin_size: float, stimulus: Window, history: Window, coupling: Window
+) -> tuple[Tensor, ...]:
+    own, other = _matrix(family, history, bin_size), _matrix(family, coupling, bin_size)
+    length = max(len(own), len(other))
+    padded = [torch.cat([m, m.new_zeros(length - len(m), m.shape[1])]) for m in (own, other)]
+    direct = _matrix(family, stimulus, bin_size) if stimulus[0] else torch.ones(1, 1, dtype=torch.float64)
+    return direct, *padded
 
 
 def _matrix(family: Family, window: Window, bin_size: float) -> Tensor:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Counts:
 
     @classmethod
     def of(cls, counts: Any, bin_size: float, neurons: Sequence[Any] = ()) -> "Counts":
-        """Return counts that are already binned: (time, neuron), or a sequence of such trials, or (trial, time, neuron).
+        """Return counts that are already binned: (time, neuron), a sequence of such trials, or (trial, time, neuron).
 
         Raises: ValueError naming trial, bin and neuron where a count is negative, broken, or no number.
         """
@@ -70,10 +71,14 @@ class Counts:
     def _say_what_is_silent(self) -> None:
         silent = [self.neurons[n] for n in (self.totals == 0).nonzero()[:, 0].tolist()]
         if silent:
-            log.warning("neuron %s has no spikes in %d bins; its prior alone tells its rate", ", ".join(silent), self.bins)
+            log.warning(
+                "neuron %s has no spikes in %d bins; its prior alone tells its rate", ", ".join(silent), self.bins
+            )
         dead = [k for k, trial in enumerate(self.trials) if len(trial) and not bool(trial.any())]
         if dead and len(dead) < len(self.trials):
-            log.warning("no neuron spikes in trial %s; leave it out if the recording was off", ", ".join(map(str, dead)))
+            log.warning(
+                "no neuron spikes in trial %s; leave it out if the recording was off", ", ".join(map(str, dead))
+            )
 
 
 def bin_spikes(spikes: Any, bin_size: float, epochs: Any = None, neurons: Sequence[Any] | None = None) -> Counts:
@@ -144,9 +149,11 @@ def _check_epochs(spans: Sequence[tuple[float, float]], bin_size: float) -> None
         if not (np.isfinite(start) and np.isfinite(end)) or (end - start) / bin_size + ROUNDING < 1:
             raise ValueError(f"epoch {k}, from {start:g} to {end:g} s, has no bin of {bin_size:g} s")
     order = sorted(range(len(spans)), key=lambda k: spans[k])
-    for a, b in zip(order, order[1:], strict=False):
+    for a, b in pairwise(order):
         if spans[b][0] < spans[a][1] - ROUNDING * bin_size:
-            raise ValueError(f"epochs {a} and {b} overlap: one ends at {spans[a][1]:g} s, one starts at {spans[b][0]:g} s")
+            raise ValueError(
+                f"epochs {a} and {b} overlap: one ends at {spans[a][1]:g} s, one starts at {spans[b][0]:g} s"
+            )
 
 
 def _check(trial: Tensor, k: int, names: Sequence[str]) -> None:

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.population import _fields, _newton, _one_neuron, _priors
-from ppmodels.population._self_driven import PopulationCounts
 from ppmodels.population._law import Law, Link, Observation
+from ppmodels.population._self_driven import PopulationCounts
 from ppmodels.population._windows import Window, Windows, windows
 from ppmodels.population.basis import Family
 
@@ -26,10 +25,10 @@ class CoupledGLM:
     or another link and law. A filter is a weighted sum of orthonormal functions of mean square one over its window;
     rows are trials, or blocks of a recording. Given the data the neurons' posteriors are independent.
 
-    Latents:  baseline (N,), log Hz for exp; stimulus_weight (N, D, A); history_weight (N, H); coupling_weight
-              (N, M, K), M = N - 1, onto a neuron from each other, or coupling_z (N, M, K) with their scales;
-              dispersion (N,) of the negative binomial. With `lags` also the filters, lag by lag: stimulus_filter
-              (N, D, B), history_filter (N, L), coupling_filter (N, N, L) onto the first, zero for the same.
+    Latents:  baseline (N,), log Hz for exp; stimulus_weight (N, D, A); history_weight (N, H);
+              coupling_weight (N, M, K), M = N - 1, from each other neuron, or coupling_z (N, M, K) with their
+              scales; dispersion (N,) of the negative binomial. With `lags` the filters too:
+              stimulus_filter (N, D, B); history_filter (N, L); coupling_filter (N, N, L), onto the first.
     Given:    stimulus (R, C, D), C = T + B - 1; past (R, L, N), counts before; seen (R, T, N), 0 for missing.
     Observed: counts (R, T, N).
     Source:   Truccolo et al. (2005), J. Neurophysiology 93; Pillow et al. (2008), Nature 454, 995-999.
@@ -46,8 +45,8 @@ class CoupledGLM:
     link: Link = "exp"
     filters: _priors.FilterPrior = "ridge"  # prior of stimulus and history filters
     couplings: _priors.CouplingPrior = "ridge"
-    scale: float = 0.3  # sd of a filter's weights, in units of the drive
-    rate: float = 10.0  # Hz, about which the prior of the baselines lies
+    scale: float = 0.2  # sd of a filter's weights, in units of the drive
+    rate: float = 5.0  # Hz, about which the prior of the baselines lies
     spread: float = 1.0  # sd of the baselines
     lags: bool = True  # whether draws also hold the filters lag by lag, N^2 L numbers
     ceiling: float = 1000.0  # Hz at which a simulation is cut: to come there is to run away
@@ -63,16 +62,15 @@ class CoupledGLM:
         """How counts follow from the drive."""
         return Law(self.observation, self.link, self.bin_size, self.rate)
 
-    def windows(self, like: Tensor | None = None) -> Windows:
-        """Return the bases in bins."""
-        like = torch.empty(0) if like is None else like
+    def windows(self, like: Tensor) -> Windows:
+        """Return the bases in bins, in the dtype of `like`."""
         return windows(self.basis, self.bin_size, self.stimulus, self.history, self.coupling, like)
 
     def inputs(self, rows: int) -> dict[str, Tensor]:
-        bins, own = 30, self.windows()
-        stimulus = torch.randn(rows, bins + own.lead, self.stimuli)
-        seen = torch.ones(rows, bins, self.neurons)
-        return {"stimulus": stimulus, "past": torch.zeros(rows, own.past, self.neurons), "seen": seen}
+        bins, own = 30, self.windows(torch.empty(0))
+        given = {"stimulus": torch.randn(rows, bins + own.lead, self.stimuli)}
+        given["past"] = torch.zeros(rows, own.past, self.neurons)
+        return given | {"seen": torch.ones(rows, bins, self.neurons)}
 
     def model(self, data: Data) -> None:
         with pyro.plate("post", self.neurons, dim=-1):
@@ -84,20 +82,10 @@ class CoupledGLM:
 
     def latents(self, own: Windows) -> Theta:
         """Sample the latents of one neuron; in a plate, of all."""
-        rest, others = self.law.rest, self.neurons - 1
-        theta = {"baseline": pyro.sample("baseline", dist.Normal(own.stimulus.new_tensor(rest), self.spread))}
-        for name, basis, filters in (("stimulus", own.stimulus, self.stimuli), ("history", own.history, None)):
-            if basis.shape[1] and filters != 0:
-                name = f"{name}_weight"
-                theta[name] = _priors.filter_weights(name, self.filters, basis, filters, self.scale)
-        if own.coupling.shape[1] and others:
-            theta["coupling_weight"] = _priors.coupling_weights(self.couplings, own.coupling, others, self.scale)
-        if self.observation == "negative-binomial":
-            theta["dispersion"] = pyro.sample("dispersion", dist.LogNormal(own.stimulus.new_tensor(-1.0), 1.0))
-        return theta
+        return _priors.latents(self, own)
 
     def population(self, theta: Theta, data: Data) -> PopulationCounts:
-        """Return the law of the counts, with `total_drive(counts)` and `law.mean(drive)`, at these weights."""
+        """Return the law of the counts at these weights."""
         return _fields.population(self, theta, data)
 
     def with_filters(self, theta: Theta) -> Theta:

@@ -7,7 +7,7 @@ CHUNK = 2**22  # numbers that one pass through the frequencies holds
 
 
 def lagged(series: Tensor, basis: Tensor) -> Tensor:
-    """Return :math:`\\phi_{tnk} = \\sum_w b_{wk} s_{t + W - 1 - w, n}`, (..., T, N, K), by Fourier transforms.
+    r"""Return :math:`\phi_{tnk} = \sum_w b_{wk} s_{t + W - 1 - w, n}`, (..., T, N, K), by Fourier transforms.
 
     series: (..., T + W - 1, N), with the W - 1 bins before the first result; basis: (W, K), its row 0 the latest bin.
     For what is caused by past bins alone, leave out the last bin.

@@ -37,7 +37,9 @@ def whitened_average(stimulus: Tensor, counts: Tensor, ridge: float = 0.0) -> Te
     covariance = covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if int(failed):
-        raise ValueError(f"the covariance of the {len(covariance)} stimulus columns is singular; give a ridge such as 1e-3")
+        raise ValueError(
+            f"the covariance of the {len(covariance)} stimulus columns is singular; give a ridge such as 1e-3"
+        )
     return torch.cholesky_solve(average.reshape(-1, len(covariance)).mT, factor).mT.reshape(average.shape)
 
 
@@ -83,10 +85,14 @@ def _covariance(x: Tensor) -> Tensor:
 def _checked(stimulus: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Stimulus (T, P) and counts (T, N) that go together."""
     if stimulus.ndim != 2 or len(stimulus) != len(counts):
-        raise ValueError(f"stimulus is (time, column) and counts go with it; {tuple(stimulus.shape)}, {tuple(counts.shape)}")
+        raise ValueError(
+            f"stimulus is (time, column) and counts go with it; {tuple(stimulus.shape)}, {tuple(counts.shape)}"
+        )
     wrong = (~stimulus.isfinite()).nonzero()
     if len(wrong):
-        raise ValueError(f"the stimulus in bin {int(wrong[0, 0])}, column {int(wrong[0, 1])} is no number; drop that bin")
+        raise ValueError(
+            f"the stimulus in bin {int(wrong[0, 0])}, column {int(wrong[0, 1])} is no number; drop that bin"
+        )
     y = counts.reshape(len(counts), -1).to(stimulus)
     silent = (y.sum(0) == 0).nonzero()
     if len(silent):
