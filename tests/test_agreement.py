@@ -50,6 +50,18 @@ def test_every_method_finds_the_exact_posterior(fit, options, gap, ratio):
     assert 1 / ratio < found[1] < ratio
 
 
+def test_mcmc_finds_the_exact_posterior_of_unknown_noise():
+    """Its sites depend on one another; exact draws are drawn one after the other."""
+    model = LinearRegression(features=2, noise=None)
+    data = simulate(model, 25, seed=3)[0]
+    truth = moments(exact.fit(model, data, num_samples=50_000, seed=1))
+    found = mcmc.fit(model, data, seed=1, num_chains=64, num_samples=300, compile=False)
+    gap, ratio = apart(moments(found), truth)
+    assert gap < 0.03
+    assert 1 / 1.04 < ratio < 1.04
+    assert exact.fit(model, data).info["log_evidence"] == pytest.approx(float(model.log_evidence(data)), abs=1e-10)
+
+
 def test_evidences_of_exact_and_laplace_are_one_number():
     model, data = regression()
     one, two = exact.fit(model, data).info["log_evidence"], laplace.fit(model, data).info["log_evidence"]

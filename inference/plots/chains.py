@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import xarray as xr
 from arviz_base import rc_context
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from inference.base import Fit, Unsupported
 from inference.datatree import to_datatree
@@ -70,7 +71,7 @@ def evolution(fit: Fit, var_names: Sequence[str] | None = None) -> Figure:
         raise Unsupported(f"{fit.method} has no chain of 100 draws whose effective size could grow")
     columns, size = _grid(tree)
     figure = _drawn(arviz_plots.plot_ess_evolution, tree, size, col_wrap=columns)
-    handles = [mpl.lines.Line2D([], [], color=color, marker="o") for color in ("C0", "C1")]
+    handles = [Line2D([], [], color=color, marker="o") for color in ("C0", "C1")]
     figure.legend(handles, ["bulk", "tail"], loc="outside upper right", ncols=2, frameon=False)
     figure.suptitle(f"{fit.method}: effective sample size; 400 is dashed", fontsize=11)
     return figure

@@ -1,6 +1,7 @@
-"""Linear regression: an outcome is a weighted sum of features and noise of known size."""
+"""Linear regression: an outcome is a weighted sum of features, and noise of known or unknown size."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,66 +11,86 @@ import torch
 from pyro.distributions import Distribution
 from torch import Tensor
 
-from ppmodels.base import Data, dims
+from ppmodels.base import Data, Theta, dims
 
 
 @dataclass(frozen=True)
 class LinearRegression:
-    r"""Bayesian linear regression with known noise: its posterior and its evidence are exact.
+    r"""Bayesian linear regression, its posterior and its evidence exact.
 
     .. math:: \beta \sim N(0, s^2 I),\; y_n \sim N(\tilde{x}_n^\top \beta, \sigma^2)
 
-    with s, sigma = spread, noise, and x~ the features after a constant 1, or without it (`intercept`).
+    with s, sigma = spread, noise, and x~ the features after a constant 1, or without it (`intercept`). With `noise`
+    None, :math:`\tau \sim Gamma(a, b),\; \sigma^2 = 1 / \tau,\; \beta \sim N(0, s^2 \sigma^2 I)`: s is then in units
+    of the noise, tau is the site precision, and a, b = shape, rate.
 
     Latents:  coef (Q,), unit of y over that of its feature; the intercept comes first, Q = P + 1.
+              With unknown noise precision (), one over the square of y's unit.
     Given:    x (N, P).
     Observed: y (N,).
-    Source:   Bishop (2006), Pattern Recognition and Machine Learning, equations 3.53, 3.54 and 3.86.
+    Source:   Bishop (2006), Pattern Recognition and Machine Learning, equations 3.53, 3.54 and 3.86; for
+              unknown noise exercises 3.12 and 3.23.
     """
 
     features: int = 1
     intercept: bool = True
-    noise: float = 1.0
-    spread: float = 10.0
+    noise: float | None = 1.0  # sd of y around its mean; None when it is to be inferred
+    spread: float = 10.0  # sd of a coefficient before any data; in units of the noise where that is unknown
+    shape: float = 1.0  # of the precision's Gamma prior, where the noise is unknown
+    rate: float = 1.0
     observed: ClassVar[tuple[str, ...]] = ("y",)
 
     def __post_init__(self) -> None:
         if self.features < 0 or self.features + self.intercept < 1:
             raise ValueError(f"features must be at least {1 - self.intercept}; it is {self.features}")
-        for name in ("noise", "spread"):
-            if not 0 < getattr(self, name) < math.inf:
+        for name in ("noise", "spread", "shape", "rate"):
+            if (name != "noise" or self.noise is not None) and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite; it is {getattr(self, name)}")
 
     def inputs(self, rows: int) -> dict[str, Tensor]:
         return {"x": torch.randn(rows, self.features)}
 
     def model(self, data: Data) -> None:
-        design = self._design(data)  # (N, Q)
-        prior = dist.Normal(design.new_zeros(design.shape[1]), self.spread).to_event(1)
+        design, noise, spread = self._design(data), self.noise, self.spread  # (N, Q)
+        if noise is None:
+            shape, rate = design.new_tensor([self.shape, self.rate])
+            noise = pyro.sample("precision", dist.Gamma(shape, rate)).rsqrt()
+            spread = spread * noise
+        prior = dist.Normal(design.new_zeros(design.shape[1]), spread).to_event(1)
         coef = pyro.sample("coef", prior, infer=dims("coefficient"))
         with data.plate():
-            pyro.sample("y", dist.Normal(design @ coef, self.noise))
+            pyro.sample("y", dist.Normal(design @ coef, noise))
 
-    def posterior(self, data: Data) -> dict[str, Distribution]:
-        mean, root = self._solve(data)
-        eye = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
-        spread = torch.linalg.solve_triangular(root, eye, upper=False)  # (Q, Q), its own square the covariance
-        return {"coef": dist.MultivariateNormal(mean, covariance_matrix=spread.mT @ spread)}
+    def posterior(self, data: Data) -> dict[str, Distribution | Callable[[Theta], Distribution]]:
+        mean, root, shape, rate = self._solve(data)
+        tril = torch.linalg.cholesky(torch.cholesky_inverse(root))  # (Q, Q), of the covariance over sigma^2
+
+        def coef(draws: Theta) -> Distribution:
+            return dist.MultivariateNormal(mean, scale_tril=tril * draws["precision"].rsqrt()[..., None, None])
+
+        if self.noise is None:
+            return {"precision": dist.Gamma(shape, rate), "coef": coef}
+        return {"coef": coef({"precision": mean.new_tensor(self.noise) ** -2})}
 
     def log_evidence(self, data: Data) -> Tensor:
-        """Return log p(y | x), (): the likelihood with coef integrated out."""
-        mean, root = self._solve(data)
-        residual = data.observed["y"] - self._design(data) @ mean  # (N,)
-        misfit = residual.square().sum() / self.noise**2 + mean.square().sum() / self.spread**2
-        size = len(residual) * math.log(2 * math.pi * self.noise**2) + len(mean) * math.log(self.spread**2)
-        return -(misfit + size) / 2 - root.diagonal().log().sum()
+        """Return log p(y | x), (): the likelihood with coef, and the noise where it is unknown, integrated out."""
+        mean, root, shape, rate = self._solve(data)
+        half = len(data.observed["y"]) / 2
+        spread = len(mean) * math.log(self.spread / (self.noise or 1.0)) + root.diagonal().log().sum()
+        if self.noise is None:
+            gain = shape.lgamma() - math.lgamma(self.shape) + self.shape * math.log(self.rate) - shape * rate.log()
+        else:
+            gain = (self.rate - rate) / self.noise**2 - 2 * half * math.log(self.noise)
+        return gain - spread - half * math.log(2 * math.pi)
 
-    def _solve(self, data: Data) -> tuple[Tensor, Tensor]:
-        """The posterior's mean (Q,), and the lower Cholesky factor of its precision (Q, Q)."""
+    def _solve(self, data: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean (Q,), Cholesky factor of the precision times sigma^2 (Q, Q); shape and rate of tau's posterior, ()."""
         design, y = self._design(data), data.observed["y"]
-        prior = torch.eye(design.shape[1], dtype=design.dtype, device=design.device) / self.spread**2
-        root = torch.linalg.cholesky(prior + design.mT @ design / self.noise**2)
-        return torch.cholesky_solve((design.mT @ y / self.noise**2)[:, None], root)[:, 0], root
+        prior = torch.full_like(design[0], (self.noise or 1.0) / self.spread).square()  # (Q,)
+        root = torch.linalg.cholesky(prior.diag() + design.mT @ design)
+        mean = torch.cholesky_solve((design.mT @ y)[:, None], root)[:, 0]
+        misfit = (y - design @ mean).square().sum() + prior @ mean.square()
+        return mean, root, y.new_tensor(self.shape + len(y) / 2), self.rate + misfit / 2
 
     def _design(self, data: Data) -> Tensor:
         """The features, with the constant in front, (N, Q)."""

@@ -3,11 +3,14 @@
 import math
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from scipy.stats import multivariate_t
 from torch.distributions import MultivariateNormal
 
+from inference import exact
 from ppmodels import HasPosterior
 from ppmodels.base import Data
 from ppmodels.regression.linear import LinearRegression
@@ -52,8 +55,36 @@ def test_evidence_is_the_integral_of_the_pyro_program():
     assert float(total) == pytest.approx(float(model.log_evidence(data)), abs=1e-8)
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+def test_with_unknown_noise_y_is_student(intercept):
+    """Integrated over coef and precision, y has a Student density: Bishop, equation 2.162, in N dimensions."""
+    data = sample()
+    model = LinearRegression(features=2, intercept=intercept, noise=None, spread=3.0, shape=2.5, rate=0.7)
+    x, y = data.given["x"], data.observed["y"]
+    design = torch.cat([torch.ones_like(x[:, :1]), x], 1) if intercept else x
+    total = torch.eye(30).double() + 9 * design @ design.T
+    student = multivariate_t(loc=None, shape=(0.7 / 2.5 * total).numpy(), df=5.0)
+    assert float(model.log_evidence(data)) == pytest.approx(student.logpdf(y.numpy()), abs=1e-8)
+
+
+def test_the_joint_over_the_posterior_is_the_evidence_wherever_it_is_taken():
+    """Bayes' theorem: log p(y, theta) - log p(theta | y) = log p(y) at every theta."""
+    data = sample()
+    for model in (LinearRegression(features=2, noise=None), LinearRegression(features=2, noise=0.4, spread=2.0)):
+        fit = exact.fit(model, data, num_samples=5, seed=1)
+        for i in range(5):
+            theta = {name: value[0, i] for name, value in fit.draws.items()}
+            log_joint = poutine.trace(pyro.condition(model.model, {**theta, **data.observed})).get_trace(data)
+            laws = model.posterior(data)
+            laws = {n: law if isinstance(law, dist.Distribution) else law(theta) for n, law in laws.items()}
+            log_posterior = sum(law.log_prob(theta[name]) for name, law in laws.items())
+            found = float(log_joint.log_prob_sum() - log_posterior)
+            assert found == pytest.approx(float(model.log_evidence(data)), abs=1e-8)
+            assert fit.info["log_evidence"] == pytest.approx(found, abs=1e-8)
+
+
 @pytest.mark.parametrize(
-    "fields", [{"features": -1}, {"features": 0, "intercept": False}, {"noise": 0.0}, {"spread": -1.0}]
+    "fields", [{"features": -1}, {"features": 0, "intercept": False}, {"noise": 0.0}, {"spread": -1.0}, {"rate": 0.0}]
 )
 def test_wrong_fields_are_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
