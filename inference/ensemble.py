@@ -12,6 +12,7 @@ from inference.density.minibatch import Minibatches, rows_of
 from inference.density.prior import from_prior
 from inference.training import Checkpoint, Plateau, Training
 from inference.training.given import with_gradient
+from inference.training.looks import Looks
 
 
 def fit(
@@ -47,7 +48,7 @@ def fit(
     if num_samples < 1:
         raise ValueError(f"num_samples, the members, must be at least 1; it is {num_samples}")
     if bootstrap:
-        rows_of(model, args)
+        rows_of(model, args, kwargs)
     with fresh(model, args, kwargs, seed=seed) as own:
         target = Minibatches.of(
             own, args, kwargs, chains=num_samples, batch_size=batch_size, own_rows=bootstrap, jacobian=False,
@@ -61,9 +62,10 @@ def fit(
         if checkpoint is not None:
             run = {"method": "ensemble", "seed": seed, "lr": lr, "members": num_samples, "batch_size": batch_size}
             saved = Checkpoint(Path(checkpoint), {**run, "bootstrap": bootstrap})
+        looks = Looks(lambda: float(target.everything(x.detach())[0].mean()))
         training = Training(
             num_steps, lr, Plateau(tol, patience), rows, batch_size, seed=seed, checkpoint=saved,
-            progress_bar=progress_bar,
+            progress_bar=progress_bar, callbacks=[looks.take] if rows else [],
         )  # fmt: skip
         training.run(lambda index: _loss(target, drawn, index, x), lambda: {"x": x})
         assert training.plateau is not None
@@ -75,7 +77,7 @@ def fit(
         info = {"seed": seed, "converged": training.plateau.converged, "message": training.plateau.message()}
         info |= {"num_steps": training.step, "lr": lr, "batch_size": batch_size, "bootstrap": bootstrap}
         info |= {"executor": target.executor, "seconds": time.perf_counter() - began}
-        trace = {"log_density": torch.tensor(training.objective)}
+        trace = {"log_density": torch.tensor(looks.values if rows else training.objective)}
         return Fit(own, args, kwargs, "ensemble", draws, trace, {"lp": lp[None]}, info, state={"x": x.detach()})
 
 

@@ -16,6 +16,7 @@ from inference.density.prior import from_prior
 from inference.optimum.scaling import stiffness
 from inference.training import Checkpoint, Plateau, Training
 from inference.training.given import with_gradient
+from inference.training.looks import Looks
 from inference.training.minibatches import minibatch
 
 NOISE = 50  # batches whose gradients tell how much they differ
@@ -61,7 +62,7 @@ def fit(
     if min(num_samples, num_chains, num_snapshots, thinning) < 1 or rank < 0:
         raise ValueError("num_samples, num_chains, num_snapshots and thinning must be at least 1, rank at least 0")
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
-        rows = rows_of(own, args).rows
+        rows = rows_of(own, args, kwargs).rows
         if rows < 2:
             raise Unsupported("a single row has no minibatches, without whose noise nothing wanders")
         size = min(batch_size or max(1, rows // 10), rows // 2)
@@ -71,12 +72,15 @@ def fit(
         if checkpoint is not None:
             run = {"method": "swag", "seed": seed, "batch_size": size, "num_chains": num_chains}
             saved = Checkpoint(Path(checkpoint), run)
-        training = Training(
-            num_steps, 0.02, Plateau(tol, patience), rows, size, seed=seed, checkpoint=saved, progress_bar=progress_bar
-        )
         generator = torch.Generator(target.density.device).manual_seed(seed)
-        x = _climbed(target, training, num_chains, generator)
-        walk = Walk(target, x, rows, size, seed, training.step, rank)
+        x = from_prior(target.density, num_chains, generator).requires_grad_()
+        looks = Looks(lambda: float(target.everything(x.detach())[0].mean()))
+        training = Training(
+            num_steps, 0.02, Plateau(tol, patience), rows, size, seed=seed, checkpoint=saved,
+            progress_bar=progress_bar, callbacks=[looks.take],
+        )  # fmt: skip
+        training.run(lambda index: _loss(target, index, x), lambda: {"x": x})
+        walk = Walk(target, x.detach(), rows, size, seed, training.step, rank)
         walk.lr = walk.suited(generator) if lr is None else lr
         walk.go(num_snapshots, thinning, bar)
         drawn = walk.draw(num_samples, scale, generator)
@@ -86,7 +90,7 @@ def fit(
         info |= {"lr": walk.lr, "batch_size": size, "rank": rank, "num_chains": num_chains, "scale": scale}
         info |= {"executor": target.executor, "seconds": time.perf_counter() - began}
         state = {"mean": walk.mean, "square": walk.square, "deviations": torch.stack(walk.deviations, 1)}
-        trace = {"log_density": torch.tensor(training.objective)}
+        trace = {"log_density": torch.tensor(looks.values)}
         return Fit(own, args, kwargs, "swag", draws, trace, {}, info, state=state)
 
 
@@ -154,13 +158,7 @@ class Walk:
         return self.target.together(index, x)[1]
 
 
-def _climbed(target: Minibatches, training: Training, chains: int, generator: torch.Generator) -> Tensor:
-    """Where Adam's climbs from the prior end, (C, dim)."""
-    x = from_prior(target.density, chains, generator).requires_grad_()
-
-    def loss(index: Tensor | None) -> Tensor:
-        log_prob, grad = target.local(index, x.detach())
-        return with_gradient(x, -log_prob.mean(), -grad / chains)
-
-    training.run(loss, lambda: {"x": x})
-    return x.detach()
+def _loss(target: Minibatches, index: Tensor | None, x: Tensor) -> Tensor:
+    """Minus the chains' mean log density, whose gradient is each chain's own."""
+    log_prob, grad = target.local(index, x.detach())
+    return with_gradient(x, -log_prob.mean(), -grad / len(x))

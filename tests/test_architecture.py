@@ -29,6 +29,7 @@ ABOVE = {
     "predict": 4,
     "pointwise": 4,
     "scoring": 4,
+    "outcomes": 5,
     "datatree": 5,
     "calibration": 6,
     "check": 6,

@@ -17,6 +17,7 @@ from inference.calibration import Calibration, simulation_based_calibration
 from inference.check import findings
 from inference.check.finding import Finding
 from inference.check.identification import identification
+from inference.check.predictions import judged
 from inference.datatree import to_datatree
 
 __all__ = [
@@ -67,10 +68,11 @@ class Diagnosis:
 def diagnose(fit: Fit) -> Diagnosis:
     """Return what speaks against a fit: the run, the chains, the approximation, the model.
 
-    Rank R-hat (nested for many chains) and bulk and tail ESS of each site element, divergences, BFMI, tree
+    Rank R-hat (nested for many chains) and bulk and tail ESS of each site element (of a network, of what it
+    predicts in place of its weights), divergences, BFMI, tree
     depth, Pareto k-hat, convergence of an optimiser, and posteriors wider than their priors.
     """
-    posterior = _posterior(fit)
+    posterior = judged(fit, _posterior(fit))
     found = [*findings.optimisation(fit), *findings.importance(fit), *findings.divergences(fit)]
     if all(bool(torch.isfinite(value).all()) for value in fit.draws.values()):
         if not _is_independent(fit):

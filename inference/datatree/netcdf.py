@@ -148,6 +148,8 @@ def _described(model: Any) -> dict[str, Any]:
     if not isinstance(model, Model) or name not in ppmodels.names() or ppmodels.load(name) is not type(model):
         return {"name": None, "title": getattr(model, "__name__", type(model).__name__)}
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.init}  # pyright: ignore
+    if any(isinstance(value, nn.Module) for value in fields.values()):  # a network that the user brought
+        return {"name": None, "title": type(model).__name__}
     learned = {k: v.state_dict() for k, v in vars(model).items() if isinstance(v, nn.Module)}
     return {"name": name, "fields": fields, "learned": learned}
 

@@ -24,6 +24,7 @@ from inference.density.graph import trace
 from inference.density.inputs import fingerprint, no_validation, rebuild, tensors_of
 from inference.density.program import Layout, Site
 from inference.density.sites import SiteMap, site_map
+from inference.density.support import refuse_impossible
 
 __all__ = ["Batched", "Density", "Layout", "Site"]
 
@@ -53,11 +54,12 @@ class Density:
         """Read the program's sites. Call it inside `inference.base.fresh`.
 
         Raises: Unsupported when a discrete site cannot be summed out, when there is nothing to infer, or
-        when two evaluations at one point differ.
+        when two evaluations at one point differ. ValueError for an observation outside its support.
         """
         layout = eager.read_layout(program, tuple(args), kwargs or {})
         if not layout.sites:
             raise Unsupported("the model has no continuous latent site; there is nothing to infer")
+        refuse_impossible(program, tuple(args), kwargs or {})
         density = cls(layout, program, tuple(args), dict(kwargs or {}), jacobian)
         density._refuse_randomness()
         return density
@@ -140,8 +142,7 @@ class Density:
 
         Raises: ValueError when a hundred tries find no such place.
         """
-        batched = self.batched(chains, compile=False)
-        like = self._points(1, seed=0)
+        batched, like = self.batched(chains, compile=False), self._points(1, seed=0)
 
         def uniform() -> Tensor:
             u = torch.rand(chains, self.dim, generator=generator, dtype=like.dtype, device=like.device)
@@ -214,11 +215,8 @@ class Density:
 
     def _agrees(self, function: Callable[[Tensor], tuple[Tensor, Tensor]]) -> bool:
         """Are value and gradient those of the program at fresh points?"""
-        for x in self._points(4, seed=3):
-            for ours, truth in zip(function(x), self.value_and_grad(x), strict=True):
-                if not close(ours, truth):
-                    return False
-        return True
+        pairs = ((function(x), self.value_and_grad(x)) for x in self._points(4, seed=3))
+        return all(close(ours, truth) for pair in pairs for ours, truth in zip(*pair, strict=True))
 
     def _points(self, number: int, seed: int) -> Tensor:
         """Points of growing distance from zero, (number, dim), the same in every run."""

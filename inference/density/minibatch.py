@@ -75,7 +75,7 @@ class Minibatches:
             density = Density.of(program, args, kwargs, jacobian=jacobian)
             batched = density.batched(chains, calls=calls, compile=compile)
             return cls(density, chains, None, False, [], batched.executor, batched.reason, batched.once, batched)
-        data = rows_of(model, args)
+        data = rows_of(model, args, kwargs)
         size = _size(data.rows, batch_size) // processes.count()
         first = data.batch(torch.arange(size, device=_device(data)))
         density = _of_rows(program, first, jacobian)
@@ -168,12 +168,13 @@ class Minibatches:
         return plain
 
 
-def rows_of(model: Any, args: tuple[Any, ...]) -> Data:
+def rows_of(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Data:
     """Return the data whose rows can be taken apart.
 
     Raises: Unsupported for a plain program.
     """
-    if not (isinstance(model, Model) and args and isinstance(args[0], Data)):
+    joint(model, args, kwargs)
+    if not isinstance(model, Model):
         raise Unsupported("batch_size takes rows of a `Data`; a plain program is fitted to all its rows at once")
     return args[0]
 

@@ -27,16 +27,16 @@ def sgld(density: Callable[[Tensor], Any], *tensors: Tensor) -> tuple[Tensor, ..
 
 
 def sghmc(density: Callable[[Tensor], Any], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Move x and v by stochastic gradient HMC: dv = a grad - b v + sqrt((2 b - b^2) a T) z, du = v.
+    """Move x and v by stochastic gradient HMC: dv = a grad - b v + sqrt(2 b a T) z, du = v.
 
-    b is the friction. Without gradient the momentum keeps the variance a T exactly, for any friction up to 1,
-    where this is SGLD with step size 2 a.
+    b is the friction; with b = 1 this is SGLD with step size 2 a. On a standard normal, u has the variance
+    T / (1 - a / (2 (2 - b))): too large by the order of the step, whatever the friction.
     Source: Chen, Fox and Guestrin (2014), ICML, equation 15; Springenberg et al. (2016) for the form.
     """
     x, v, z, scale, knobs = tensors
     log_prob, grad = density(x)
     size, friction, temperature = knobs[0], knobs[1], knobs[2]
-    noise = ((2 * friction - friction.square()) * size * temperature).sqrt()
+    noise = (2 * friction * size * temperature).sqrt()
     v = (1 - friction) * v + size * scale * grad + noise * z
     return x + scale * v, v, log_prob, grad
 
