@@ -51,6 +51,8 @@ def fit(
     centred: how a site with a latent scale moves: True as the program writes it, False non-centred, "auto" as is best
     for each of its elements. Its draws are of the program's own sites all the same.
     compile: True, False, or "auto": where the planned number of gradients earns the compiler's time back.
+    target_accept_prob: to which the warm-up tunes the step. Where trajectories diverge all draws are made again with
+    half of it, twice at most; `info["halved"]` says how often.
     target_ess, timeout: stop early once the smallest bulk ESS is reached, or after so many seconds.
     checkpoint: a folder that keeps state and draws; the same call after a crash goes on where it was, and ends
     with bit-for-bit the same draws. They stay in the folder and are mapped into memory.
@@ -144,6 +146,7 @@ def _answer(own: Any, args: Any, kwargs: Any, run: Run, seconds: float, stop: St
         "num_warmup": settings.num_warmup,
         "step_size": run.tuned.step_size,
         "centred": run.coordinates.shares,
+        "halved": run.halved,
         "metric": "dense" if run.tuned.metric.dense else "diagonal",
         "gradients": run.gradients,
         "executor": run.batched.executor,

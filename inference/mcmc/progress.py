@@ -26,6 +26,12 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
 
+    def begin_again(self, total: int) -> None:
+        """All turns are to be made once more."""
+        self.turns, self.divergences, self.leaps = 0, 0, 0
+        if self.bar is not None:
+            self.bar.reset(self.task, total=total, said="again with half the step")
+
     def advance(self, stats: dict[str, Tensor]) -> None:
         """One more turn of every chain."""
         if self.bar is None:

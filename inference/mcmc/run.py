@@ -1,5 +1,6 @@
 """A run as an object: start, warm-up, draws in chunks, and a state from which it goes on bit for bit."""
 
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from inference.mcmc.stop import Stop
 from inference.mcmc.store import Store, Turn, write
 from inference.mcmc.warmup import warm_up
 
+log = logging.getLogger("inference")
+
 CHUNK = 50  # turns between two looks at the clock, the goals and the disk
+HALVINGS = 2  # of the step size, each with all draws made again, before divergences are left in
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Run:
     """Chains, what was tuned, and all that decides the next draw.
 
     streams: states of the blocks' own generators, where chains are drawn in blocks.
+    halved: how often the step size was halved because trajectories diverged.
     """
 
     coordinates: Coordinates
@@ -42,6 +47,7 @@ class Run:
     store: Store = field(default_factory=Store)
     warmup: Store = field(default_factory=Store)
     streams: list[Tensor] = field(default_factory=list)
+    halved: int = 0
 
     @property
     def density(self) -> Density:
@@ -61,6 +67,7 @@ class Run:
             "gradients": self.gradients,
             "kept": (self.store.chunks, self.store.made, self.warmup.chunks, self.warmup.made),
             "calls": self.calls,
+            "halved": self.halved,
             "centred": self.coordinates.centred,
         }
 
@@ -92,6 +99,7 @@ class Run:
             state["gradients"],
             *(Store(folder, *kept[:2]), Store(folder / "warmup", *kept[2:])) if folder else (Store(), Store()),
             list(state["streams"]),
+            state["halved"],
         )
 
     def step(self) -> Turn:
@@ -99,6 +107,19 @@ class Run:
         chains, stats = self.kernel(self.chains, self.tuned, self.turn)
         self.chains, self.turn, self.gradients = chains, self.turn + 1, self.gradients + int(stats["n_steps"].sum())
         return chains.x, stats
+
+    def begin_again(self, diverging: Tensor) -> bool:
+        """Where one of these trajectories diverged, forget all draws, halve the step, and say so.
+
+        A divergence is a place whose curvature the steps cannot follow, and that chains therefore seldom enter. Draws
+        of an earlier call are not forgotten, and after some halvings what diverges is left for `diagnose` to tell of.
+        """
+        if self.turn != self.store.made or self.halved == HALVINGS or not bool(diverging.any()):
+            return False
+        log.info("%d trajectories diverged; drawing again with half the step", int(diverging.sum()))
+        self.halved, self.tuned = self.halved + 1, self.tuned.with_step(0.5 * self.tuned.step_size)
+        self.store, self.turn = Store(self.store.folder), 0
+        return True
 
     def keep(self) -> None:
         """Write the state, where there is a folder."""
@@ -149,6 +170,8 @@ def sample(run: Run, until: int, stop: Stop, progress_bar: bool) -> None:
                 run.keep()
                 break
             run.store.add(turns)
+            if run.begin_again(torch.stack([stats["diverging"] for _, stats in turns])):
+                progress.begin_again(until)
             run.keep()
     if not run.store.made:
         raise KeyboardInterrupt("interrupted before the first draw was finished")

@@ -62,6 +62,10 @@ def sample(
                 break
             x, stats = _joined(run, found)
             run.store.append(x, stats)
+            if run.begin_again(stats["diverging"]):
+                progress.begin_again(until)
+                run.keep()
+                continue
             run.keep()
             for i in range(x.shape[1]):
                 progress.advance({name: value[:, i] for name, value in stats.items()})

@@ -247,6 +247,62 @@ def test_enough_effective_draws_end_a_run():
     assert short.draws["loc"].shape[1] <= made + 50
 
 
+def steep():
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    pyro.sample("b", dist.Normal(a.square(), 0.2))
+
+
+STEEP = {
+    "num_chains": 64,
+    "num_warmup": 100,
+    "num_samples": 150,
+    "compile": False,
+    "target_accept_prob": 0.5,
+    "seed": 1,
+}
+
+
+def test_divergences_are_drawn_again_with_half_the_step(monkeypatch, caplog, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "HALVINGS", 0)
+        before = mcmc.fit(steep, **STEEP)
+    assert before.stats["diverging"].any()
+    assert before.info["halved"] == 0
+    with caplog.at_level("INFO", "inference"):
+        fit = mcmc.fit(steep, **STEEP)
+    assert "trajectories diverged; drawing again with half the step" in caplog.text
+    assert not fit.stats["diverging"].any()
+    assert fit.draws["a"].shape == (64, 150)
+    assert fit.info["halved"] in (1, 2)
+    assert fit.info["step_size"] == pytest.approx(before.info["step_size"] / 2 ** fit.info["halved"])
+    assert fit.stats["step_size"].unique().numel() == 1
+    kept = mcmc.fit(steep, checkpoint=tmp_path, **STEEP | {"num_samples": 70})
+    assert_same(mcmc.fit(steep, checkpoint=tmp_path, **STEEP), fit)
+    more = kept.extend(5)
+    assert torch.equal(more.draws["a"][:, :70], kept.draws["a"])
+
+
+def test_a_crash_amid_draws_that_are_made_again_changes_nothing(monkeypatch, tmp_path):
+    whole, move, made = mcmc.fit(steep, **STEEP), running.Run.step, []
+
+    def crash(run):
+        made.append(run.halved)
+        if len(made) in (20, 60, 90, 130, 180):
+            raise Crash
+        return move(run)
+
+    monkeypatch.setattr(running.Run, "step", crash)
+    for _ in range(6):
+        try:
+            fit = mcmc.fit(steep, checkpoint=tmp_path, **STEEP)
+        except Crash:
+            continue
+        break
+    assert made.count(0) > 0
+    assert made[-1] == whole.info["halved"] > 0
+    assert_same(fit, whole)
+
+
 @pytest.mark.parametrize("after", [0, 50, 180])
 @pytest.mark.parametrize("kernel", ["hmc", "nuts", "chees"])
 def test_out_of_memory_halves_the_chains_and_changes_no_draw(kernel, after, monkeypatch, caplog):

@@ -31,6 +31,11 @@ def program(y):
         pyro.sample("y", dist.Normal(loc, scale), obs=y)
 
 
+def steep():
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    pyro.sample("b", dist.Normal(a.square(), 0.2))
+
+
 def assert_same(one, other):
     for ours, theirs in ((one.draws, other.draws), (one.stats, other.stats)):
         assert ours.keys() == theirs.keys()
@@ -112,6 +117,15 @@ def test_goals_and_interrupts_stop_a_run_in_blocks(serial, alone, monkeypatch):
     fit = mcmc.fit(program, Y, workers=2, **SHORT)
     assert fit.info["message"] == "interrupted; 100 finished draws a chain are kept"
     assert_same(fit.extend(20), alone)
+
+
+def test_blocks_draw_again_with_half_the_step(serial):
+    options = {"num_chains": 64, "num_warmup": 60, "num_samples": 100, "compile": False, "target_accept_prob": 0.5}
+    fit = mcmc.fit(steep, workers=2, **options)
+    assert fit.info["halved"] > 0
+    assert not fit.stats["diverging"].any()
+    assert fit.draws["a"].shape == (64, 100)
+    assert fit.stats["step_size"].unique().tolist() == [pytest.approx(fit.info["step_size"])]
 
 
 def test_a_fit_without_blocks_goes_on_without():
