@@ -1,0 +1,1 @@
+"""Classes of rows: naive Bayes, logistic regression, perceptrons."""

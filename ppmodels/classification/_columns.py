@@ -1,0 +1,81 @@
+"""Which columns are of which kind, and what their values may be."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Kind = Literal["gaussian", "bernoulli", "categorical", "multinomial"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The kinds of the columns of x, and how many levels each categorical one has."""
+
+    kinds: tuple[Kind, ...]
+    levels: tuple[int, ...]
+
+    @cached_property
+    def places(self) -> dict[str, Tensor]:
+        """Column numbers by kind."""
+        numbers = range(len(self.kinds))
+        return {kind: torch.tensor([i for i in numbers if self.kinds[i] == kind]).long() for kind in get_args(Kind)}
+
+    @cached_property
+    def tables(self) -> dict[int, int]:
+        """Levels by the number of the categorical column."""
+        return dict(zip(self.places["categorical"].tolist(), self.levels, strict=True))
+
+    def take(self, x: Tensor, kind: Kind) -> Tensor:
+        """Return the columns of a kind, (N, ...); the whole of x, uncopied, when all are."""
+        return x if set(self.kinds) == {kind} else x[:, self.places[kind]]
+
+    def check(self, x: Tensor, names: Any = ()) -> None:
+        """Raise a ValueError of one line that names the first cell that its column cannot hold; NaN is missing."""
+        if x.ndim != 2 or x.shape[1] != len(self.kinds):
+            raise ValueError(f"x must be (rows, {len(self.kinds)}); it is {tuple(x.shape)}")
+        for column, kind in enumerate(self.kinds):
+            values = x[:, column]
+            if kind == "gaussian":
+                bad, what = values.isinf(), "a finite number"
+            elif kind == "bernoulli":
+                bad, what = ~((values == 0) | (values == 1) | values.isnan()), "0 or 1"
+            elif kind == "categorical":
+                top = self.tables[column] - 1
+                whole = (values >= 0) & (values <= top) & (values == values.floor())
+                bad, what = ~(whole | values.isnan()), f"a level from 0 to {top}"
+            else:
+                bad, what = ~((values >= 0) & values.isfinite()), "a count of 0 or more"
+            if bad.any():
+                row = int(bad.nonzero()[0])
+                name = repr(names[column]) if len(names) == len(self.kinds) else column
+                raise ValueError(f"x is {values[row].item()} in row {row}, column {name}, where {kind} wants {what}")
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """Raise a ValueError that names the first row whose class is none of 0 to classes - 1, nor -1 for unknown."""
+    bad = (~((y >= -1) & (y < classes) & (y == y.floor()))).nonzero()
+    if len(bad):
+        row = int(bad[0])
+        raise ValueError(f"y is {y[row].item()} in row {row}; it must be 0 to {classes - 1}, or -1 where unknown")
+
+
+def check_fields(model: Any) -> None:
+    """Raise a ValueError of one line when a hyperparameter is out of its range."""
+    if model.classes < 1:
+        raise ValueError(f"classes must be at least 1; it is {model.classes}")
+    wrong = [kind for kind in model.columns if kind not in get_args(Kind)]
+    if wrong or not model.columns:
+        raise ValueError(f"columns must be of {', '.join(get_args(Kind))}; got {wrong[0] if wrong else 'none'!r}")
+    wanted = sum(kind == "categorical" for kind in model.columns)
+    if len(model.levels) != wanted or any(level < 2 for level in model.levels):
+        raise ValueError(f"levels needs {wanted} numbers of at least 2, one a categorical column; it is {model.levels}")
+    real = sum(kind == "gaussian" for kind in model.columns)
+    for name in ("center", "scale"):
+        if len(getattr(model, name)) not in (1, real):
+            raise ValueError(f"{name} needs 1 or {real} numbers; it has {len(getattr(model, name))}")
+    for name, values in (("alpha", [model.alpha]), ("strength", [model.strength]), ("scale", model.scale)):
+        if not all(0 < value < float("inf") for value in values):
+            raise ValueError(f"{name} must be positive and finite; it is {getattr(model, name)}")

@@ -1,0 +1,89 @@
+"""Naive Bayes: the columns of a row are independent given its class."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import pyro
+from torch import Tensor
+
+from ppmodels.base import Data, Theta, dims
+from ppmodels.classification import _conjugate
+from ppmodels.classification._columns import Columns, Kind, check_fields, check_labels
+from ppmodels.classification._laws import ClassColumns, PartlyKnown, coefficient
+from ppmodels.classification._scores import log_density
+from ppmodels.classification._semi_supervised import bound, labelled, memberships, random_memberships
+from ppmodels.classification._tables import empty, tables
+
+
+@dataclass(frozen=True)
+class NaiveBayes:
+    r"""Naive Bayes with a kind for each column, missing values, and classes that may be unknown.
+
+    .. math:: \pi \sim Dir(a),\; y_n \sim \pi,\; \theta_{cj} \sim Dir(a),\; \tau_{cj} \sim Gamma(\nu/2, \nu s_j^2/2),\;
+        \mu_{cj} \sim N(m_j, 1 / \nu \tau_{cj}), \quad p(x_n \mid y_n = c) = \prod_j p(x_{nj} \mid \theta_{cj})
+
+    with a, nu, m, s = alpha, strength, center, scale: the prior weighs as `alpha` rows at each value, and as `strength`
+    rows of that mean and sd. All counted columns are one multinomial.
+
+    Latents:  class_prob (C,); rate (C, B) of binary, table_t (C, L) of categorical, word_prob (C, V) of counted, and
+              precision (C, G), loc (C, G) of real columns.
+    Observed: y (N,), -1 where unknown; x (N, D), NaN where missing, at random.
+    Source:   Murphy (2012), Machine Learning, sections 3.5 and 4.6.3; Nigam et al. (2000), Machine Learning 39.
+    """
+
+    classes: int = 2
+    columns: tuple[Kind, ...] = ("bernoulli", "bernoulli", "bernoulli")
+    levels: tuple[int, ...] = ()  # of each categorical column
+    alpha: float = 1.0
+    center: tuple[float, ...] = (0.0,)  # one a real column, or one for all
+    scale: tuple[float, ...] = (1.0,)
+    strength: float = 2.0
+    words: int = 20  # of a simulated row
+    observed: ClassVar[tuple[str, ...]] = ("y", "x")
+    __post_init__ = check_fields
+
+    def inputs(self, rows: int) -> dict[str, Tensor]:
+        return {}
+
+    def check(self, data: Data) -> None:
+        self._kinds.check(data.observed["x"], data.coords.get("feature", ()))
+        check_labels(data.observed["y"], self.classes)
+
+    def model(self, data: Data) -> None:
+        theta: Theta = {}
+        for name, law in _conjugate.posterior(self, empty(self._kinds, self.classes)).items():
+            axes = dims("classes", *[f"{name}_value"] * (name != "class_prob"))
+            theta[name] = pyro.sample(name, law(theta) if name == "loc" else law, infer=axes)
+        with data.plate():
+            y = pyro.sample("y", PartlyKnown(theta["class_prob"]))
+            pyro.sample("x", ClassColumns(y, theta, self._kinds, self.words), infer=dims("feature"))
+
+    def posterior(self, data: Data) -> dict[str, Any]:
+        return _conjugate.posterior(self, tables(self._kinds, *labelled(data, self.classes)))
+
+    def log_evidence(self, data: Data) -> Tensor:
+        """Return log p(x, y), ()."""
+        counted = coefficient(self._kinds, data.observed["x"]).sum()
+        return _conjugate.log_evidence(self, tables(self._kinds, *labelled(data, self.classes))) + counted
+
+    def start(self, data: Data) -> Theta:
+        return _conjugate.best(self, tables(self._kinds, data.observed["x"], random_memberships(self, data)), True)
+
+    def e_step(self, theta: Theta, data: Data) -> tuple[Tensor, Tensor]:
+        return memberships(self._log_joint(theta, data), data)
+
+    def m_step(self, q: Tensor, data: Data, prior: bool) -> Theta:
+        return _conjugate.best(self, tables(self._kinds, data.observed["x"], q), prior)
+
+    def bound(self, q: Tensor, theta: Theta, data: Data) -> Tensor:
+        return bound(q, self._log_joint(theta, data))
+
+    @cached_property
+    def _kinds(self) -> Columns:
+        return Columns(self.columns, self.levels)
+
+    def _log_joint(self, theta: Theta, data: Data) -> Tensor:
+        x = data.observed["x"]
+        table = theta["class_prob"].log() + log_density(self._kinds, theta, x)  # (N, C)
+        return table + coefficient(self._kinds, x)[..., None]
