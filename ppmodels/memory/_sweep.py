@@ -71,14 +71,14 @@ def _visit(
     """The units of one block in turn, in place; field and state (B, b), inside (b, b).
 
     A unit is high with probability sigmoid(beta (high - low) h): where h exceeds logit(u) / (beta (high - low)).
+    Units are rows while they are visited, and 0 or 1, so that to settle is one operation.
     """
-    for k in range(state.shape[1]):
-        old = state[:, k].clone()
-        if coin is None:
-            new = settle(field[:, k], old, levels)
-        else:
-            drive = -coin[:, k] if threshold is None else field[:, k] - threshold[:, k]
-            new = settle(drive, old, levels)
-        step = new - old
-        state[:, k] = new
-        field += step[:, None] * inside[:, k]
+    low, high = levels
+    bits, drive = ((state - low) / (high - low)).mT.contiguous(), field.mT.contiguous()  # (b, B)
+    for k, (bit, h, onward) in enumerate(zip(bits, drive, inside.mT.contiguous(), strict=True)):
+        if coin is not None:
+            h = -coin[:, k] if threshold is None else h - threshold[:, k]
+        new = torch.heaviside(h, bit)
+        drive.addr_(onward, new - bit, alpha=high - low)
+        bit.copy_(new)
+    state.copy_(low + (high - low) * bits.mT)
