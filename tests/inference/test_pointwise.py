@@ -6,10 +6,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import config_enumerate
+from pyro import poutine
+from pyro.infer import config_enumerate, infer_discrete
 
-from inference.base import Fit, Unsupported
+import inference
+from inference.base import Fit, Unsupported, fresh, joint
 from inference.pointwise import assignments, pointwise
+from ppmodels import load
+from ppmodels.datasets import old_faithful
 
 
 @pytest.fixture(autouse=True)
@@ -189,3 +193,22 @@ def test_masked_rows_count_zero_and_factors_are_no_observations():
     assert result.log_likelihood.keys() == {"y"}
     assert (result.log_likelihood["y"][..., 2] == 0).all()
     assert (result.log_likelihood["y"][..., 3] != 0).all()
+
+
+@pytest.mark.parametrize("method", ["em", "mode", "laplace"])
+def test_assignments_are_those_of_pyro_s_infer_discrete_after_any_method(method):
+    """Every point of the posterior, whoever found it, tells to which component a row belongs."""
+    data = old_faithful()
+    model = load("gmm").for_data(data.observed["x"], components=2, ordered=True)
+    options = {"num_samples": 3} if method == "laplace" else {}
+    fit = inference.fit(method, model, data, seed=1, num_restarts=2, **options)
+    every = assignments(fit, average=False)["z"]  # (1, S, N, 2)
+    torch.testing.assert_close(assignments(fit)["z"], every.mean((0, 1)))
+    theta = {site: value[0, 0] for site, value in fit.draws.items() if site != "covariance"}
+    program = pyro.condition(joint(model, (data,), {}), data=theta)
+    with fresh(model, (data,), seed=2):
+        drawn = poutine.trace(infer_discrete(config_enumerate(program), first_available_dim=-2))
+        z = torch.stack([drawn.get_trace(data).nodes["z"]["value"] for _ in range(100)])  # (100, N)
+    share, expected = (z == 1).double().mean(0), every[0, 0, :, 1]
+    error = (expected * (1 - expected) / 100).sqrt() + 5e-3
+    assert ((share - expected).abs() < 4.5 * error).all()
