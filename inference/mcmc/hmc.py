@@ -5,6 +5,7 @@ Chains of one batch take the same number of leapfrog steps: nothing waits, and n
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def kernel(
     def transition(chains: Chains, tuned: Tuned, turn: int) -> tuple[Chains, dict[str, Tensor]]:
         factor = tuned.metric.factor
         steps, share = jittered(turn, tuned, most)
-        step = torch.full_like(chains.log_prob, tuned.step_size)[:, None]
+        step = _equal(tuned.step_size, chains.x.dtype, chains.log_prob.shape, chains.x.device)[:, None]
         n = normal(chains.x.shape, generator, chains.x)
         u = uniform(generator, chains)
         slope = whiten(factor, chains.grad, fused=False)
@@ -71,11 +72,17 @@ def statistics(
         "energy_error": error,
         "acceptance_rate": accept_prob,
         "diverging": diverging,
-        "n_steps": torch.full_like(error, steps, dtype=torch.int32),
-        "tree_depth": torch.full_like(error, math.ceil(math.log2(steps + 1)), dtype=torch.int32),
-        "reached_max_treedepth": torch.full_like(error, steps >= most, dtype=torch.bool),
-        "step_size": torch.full_like(error, tuned.step_size),
+        "n_steps": _equal(steps, torch.int32, error.shape, error.device),
+        "tree_depth": _equal(math.ceil(math.log2(steps + 1)), torch.int32, error.shape, error.device),
+        "reached_max_treedepth": _equal(steps >= most, torch.bool, error.shape, error.device),
+        "step_size": _equal(tuned.step_size, error.dtype, error.shape, error.device),
     }
+
+
+@lru_cache(maxsize=256)
+def _equal(value: float, dtype: torch.dtype, shape: torch.Size, device: torch.device) -> Tensor:
+    """One number for all chains; nobody writes into it."""
+    return torch.full(shape, value, dtype=dtype, device=device)
 
 
 def level(_: Any, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -9,6 +9,9 @@ from inference.density import Density
 KERNELS = ("auto", "hmc", "chees", "nuts", "mams", "nutpie")
 MANY = 256  # chains that a cheap gradient carries for nearly the price of one
 FEW = 4
+TOGETHER = 32  # chains that warm up, where fewer are asked for and gradients are cheap
+NEARLY_FREE = 20_000  # numbers that one batched gradient may write at little more than the price of one chain's
+IN_STEP = ("hmc", "chees", "mams")  # kernels whose chains all take the same number of steps
 BLOCK = 64  # chains that one worker moves together at most
 BUDGET = 2_000_000  # numbers that one batched gradient may write: about a millisecond
 LEAPS = 8  # gradients that a draw is expected to take, for the decision to compile
@@ -31,6 +34,7 @@ class Plan:
     centred: bool | str = "auto"  # whether sites with a latent scale are; "auto" learns it
     in_blocks: bool = False  # whether blocks of chains draw each with a generator of its own
     warmup_chains: int = 0  # chains that adapt together; at least num_chains
+    lanes: int = 0  # chains that move together in the draws; those beyond num_chains are not kept
 
     @property
     def block(self) -> int:
@@ -40,7 +44,7 @@ class Plan:
     @property
     def warmup_calls(self) -> int:
         """Gradients that the batch of the warm-up is expected to take; the draws too, where it makes them."""
-        together = self.warmup_chains == self.num_chains
+        together = self.warmup_chains == self.lanes
         return LEAPS * (self.num_warmup + (self.num_samples if together else 0))
 
     def draw_calls(self, leaps: float) -> int:
@@ -92,12 +96,14 @@ def complete(options: dict[str, Any], density: Density) -> Plan:
     chains = options["num_chains"] or (FEW if alone else affordable)
     many = chains >= 32
     samples = options["num_samples"] or (500 if many else 1000)
-    together = chains if alone else max(chains, min(64, affordable))
+    together = chains if alone else max(chains, min(TOGETHER, affordable))
     warmup = options["num_warmup"]
     if warmup is None:
         warmup = 250 if together >= 32 else 600
     decided = {"num_chains": chains, "num_samples": samples, "num_warmup": warmup, "warmup_chains": together}
-    made = Plan(**{**options, **decided})
+    made = Plan(**{**options, **decided, "lanes": chains})
     if made.kernel == "auto":
         made = replace(made, kernel="hmc")
+    if made.kernel in IN_STEP and not made.in_blocks and density.cost * together <= NEARLY_FREE:
+        made = replace(made, lanes=together)  # one compiled step serves warm-up and draws
     return made

@@ -85,7 +85,7 @@ class Run:
         density = coordinates.density
         if not _is_at_home(density, chains):
             raise ValueError(f"{folder or 'this state'} keeps a run of another model, or of other data")
-        batched = density.batched(plan.num_chains, calls=state["calls"], compile=plan.compile)
+        batched = density.batched(plan.lanes, calls=state["calls"], compile=plan.compile)
         return cls(
             coordinates,
             plan,
@@ -144,10 +144,10 @@ def begin(
     density, kernel = coordinates.density, Sparing(coordinates.density, batched, plan, generator)
     warmup = Store(folder / "warmup" if folder else None)
     chains, tuned = _warmed_up(kernel, found.chains, found.tuned, plan, warmup, stop, progress_bar)
-    if plan.warmup_chains != plan.num_chains:
+    if plan.warmup_chains != plan.lanes:
         calls = plan.draw_calls(tuned.length / tuned.step_size + 0.5)
-        batched = density.batched(plan.num_chains, calls=calls, compile=plan.compile)
-        chains = chains.select(torch.arange(plan.num_chains))
+        batched = density.batched(plan.lanes, calls=calls, compile=plan.compile)
+        chains = chains.select(torch.arange(plan.lanes))
         chains = Chains(_innermost(chains.x), chains.log_prob, _innermost(chains.grad))
         kernel = Sparing(density, batched, plan, generator)
     run = Run(coordinates, plan, batched, kernel, chains, tuned, generator, calls, 0, spent, Store(folder), warmup)
@@ -165,11 +165,11 @@ def sample(run: Run, until: int, stop: Stop, progress_bar: bool) -> None:
                     turns.append(run.step())
                     progress.advance(turns[-1][1])
             except KeyboardInterrupt:
-                run.store.add(turns)
+                run.store.add(turns, run.plan.num_chains)
                 stop.interrupted(run.store)
                 run.keep()
                 break
-            run.store.add(turns)
+            run.store.add(turns, run.plan.num_chains)
             if run.begin_again(torch.stack([stats["diverging"] for _, stats in turns])):
                 progress.begin_again(until)
             run.keep()

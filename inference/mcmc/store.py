@@ -26,12 +26,12 @@ class Store:
     made: int = 0
     _held: list[Turn] = field(default_factory=list, repr=False)
 
-    def add(self, turns: list[Turn]) -> None:
-        """Append turns: x (C, dim) and statistics (C,) of each."""
+    def add(self, turns: list[Turn], chains: int | None = None) -> None:
+        """Append turns: x (C, dim) and statistics (C,) of each; the first so many chains, or all."""
         if turns:
             names = turns[0][1]
-            packed = {name: torch.stack([stats[name] for _, stats in turns], 1) for name in names}
-            self.append(torch.stack([x for x, _ in turns], 1).contiguous(), packed)
+            packed = {name: torch.stack([stats[name] for _, stats in turns], 1)[:chains] for name in names}
+            self.append(torch.stack([x for x, _ in turns], 1)[:chains].contiguous(), packed)
 
     def append(self, x: Tensor, stats: dict[str, Tensor]) -> None:
         """Append a chunk: x (C, n, dim) and statistics (C, n)."""

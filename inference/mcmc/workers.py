@@ -133,7 +133,7 @@ def _blocks(run: Run) -> list[dict[str, Any]]:
     whole, blocks = run.state(), []
     for part, stream in zip(_parts(run), run.streams, strict=True):
         chains = {name: value[part].clone() for name, value in whole["chains"].items()}
-        plan = asdict(replace(run.plan, num_chains=len(chains["x"]), in_blocks=False))
+        plan = asdict(replace(run.plan, num_chains=len(chains["x"]), lanes=len(chains["x"]), in_blocks=False))
         rest = {"plan": plan, "generator": stream, "streams": [], "gradients": 0, "kept": (0, 0, 0, 0)}
         blocks.append({**whole, "chains": chains, **rest})
     return blocks

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from inference import mcmc
-from inference.mcmc.plan import BUDGET, complete, plan
+from inference.mcmc.plan import BUDGET, TOGETHER, complete, plan
 
 OPEN = {
     "seed": 0,
@@ -71,8 +71,11 @@ def test_what_was_asked_for_is_done():
 
 
 def test_few_chains_adapt_together_with_others_where_those_are_cheap():
-    assert decided(1, num_chains=4).warmup_chains == 64
+    assert decided(1, num_chains=4).warmup_chains == TOGETHER
+    assert decided(1, num_chains=4).lanes == TOGETHER, "one compiled step serves all"
+    assert decided(1, num_chains=4, kernel="nuts").lanes == 4, "where each lane may wait for the slowest"
+    assert decided(5_000, num_chains=4).lanes == 4, "where lanes cost"
     assert decided(BUDGET, num_chains=4).warmup_chains == 4
     assert decided(1, num_chains=4).num_samples == 1000
     assert decided(1, kernel="nutpie").warmup_chains == decided(1, kernel="nutpie").num_chains == 4
-    assert decided(1, num_chains=4).warmup_calls < decided(1, num_chains=64).warmup_calls
+    assert decided(5_000, num_chains=4).warmup_calls < decided(1, num_chains=4).warmup_calls

@@ -22,6 +22,7 @@ from inference import mcmc
 from inference.density.executor import Batched
 from inference.mcmc import run as running
 from inference.mcmc import store
+from inference.mcmc.plan import TOGETHER
 
 Y = torch.tensor([1.2, 0.4, -0.3, 2.0, 1.1], dtype=torch.float64)
 SHORT = {"num_chains": 4, "num_warmup": 40, "num_samples": 120, "compile": False, "seed": 5}
@@ -88,7 +89,7 @@ def test_a_run_that_is_extended_is_a_longer_run(undisturbed):
 
 def test_many_chains_adapt_together_and_few_draw():
     fit = mcmc.fit(program, Y, **SHORT | {"num_samples": 3, "save_warmup": True})
-    assert fit.state["plan"]["warmup_chains"] == 64
+    assert fit.state["plan"]["warmup_chains"] == TOGETHER
     assert fit.draws["loc"].shape == (4, 3)
     assert fit.warmup_draws["loc"].shape == (4, 40)
     assert fit.warmup_stats["step_size"].shape == (4, 40)
@@ -197,18 +198,26 @@ def test_an_interrupt_keeps_what_is_finished(folder, undisturbed, tmp_path, monk
 
 
 def test_an_interrupt_in_the_middle_of_a_turn_takes_the_turn_back(undisturbed, monkeypatch):
-    calls, once = [], Batched.once
+    calls, once, step = [], Batched.once, running.Run.step
+
+    def draw(self):
+        calls.append(0)  # gradients of the warm-up do not count
+        return step(self)
 
     def interrupt(self, x):
-        calls.append(len(x))
-        if sum(c == 4 for c in calls) == 100:
-            raise KeyboardInterrupt
+        if calls:
+            calls[-1] += 1
+            if sum(calls) > 100 and calls[-1] == 2 and len(calls) < 120:
+                monkeypatch.undo()
+                raise KeyboardInterrupt
         return once(self, x)
 
+    monkeypatch.setattr(running.Run, "step", draw)
     monkeypatch.setattr(Batched, "once", interrupt)
     fit = mcmc.fit(program, Y, **SHORT)
     made = fit.draws["loc"].shape[1]
     assert 1 < made < 119
+    assert len(calls) == made + 1
     assert_same(fit.extend(120 - made), undisturbed)
 
 
