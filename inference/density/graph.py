@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.shape_prop import ShapeProp
 
 from inference.density.batching import batch_last
+from inference.density.draws import drawn_anew
 from inference.density.forms import shape_of
 from inference.density.rewrite import compact
 from inference.density.tidy import tidy
@@ -47,12 +48,17 @@ class Graph:
 
 def trace(function: Callable[..., Any], inputs: Sequence[Tensor], data: Sequence[Tensor]) -> Graph:
     """Record function(*inputs, *data), and split off what depends on the data alone."""
-    module = make_fx(function, tracing_mode="real", decomposition_table=_DECOMPOSED)(*inputs, *data)
+    return _split(record(function, [*inputs, *data]), len(inputs))
+
+
+def record(function: Callable[..., Any], inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """Record function(*inputs) as few operations, each with its shape; random numbers are drawn at every run."""
+    module = drawn_anew(make_fx(function, tracing_mode="real", decomposition_table=_DECOMPOSED)(*inputs))
     if any(_in_place(node) for node in module.graph.nodes):
-        module = make_fx(torch.func.functionalize(module), tracing_mode="real")(*inputs, *data)
-    module = _clean(compact(_with_shapes(_clean(module), inputs, data)))
-    module = _clean(tidy(_with_shapes(module, inputs, data)))
-    return _split(_with_shapes(module, inputs, data), len(inputs))
+        module = make_fx(torch.func.functionalize(module), tracing_mode="real")(*inputs)
+    module = _clean(compact(_with_shapes(_clean(module), inputs)))
+    module = _clean(tidy(_with_shapes(module, inputs)))
+    return _with_shapes(module, inputs)
 
 
 def batch(graph: Graph, inputs: Sequence[Tensor], data: Sequence[Tensor]) -> Graph:
@@ -72,9 +78,9 @@ def _in_place(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def _with_shapes(module: fx.GraphModule, inputs: Sequence[Tensor], data: Sequence[Tensor]) -> fx.GraphModule:
+def _with_shapes(module: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
     with torch.no_grad():
-        ShapeProp(module).propagate(*inputs, *data)
+        ShapeProp(module).propagate(*inputs)
     return module
 
 
@@ -89,7 +95,7 @@ def _clean(module: fx.GraphModule) -> fx.GraphModule:
         elif node.target is torch.ops.aten.max.dim and all(u.target is getitem and u.args[1] == 0 for u in node.users):
             _values_only(module.graph, node)
     for node in reversed(module.graph.nodes):  # random numbers too, when nobody asks for them
-        if node.op == "call_function" and not node.users:
+        if node.op == "call_function" and not node.users and not _in_place(node):  # an input may be written to
             module.graph.erase_node(node)
     graph = fx_graph_cse(module.graph)
     return fx.GraphModule(module, graph)

@@ -161,7 +161,7 @@ class Run:
         held = HeldOut(lambda: objective.loss(None, o.held_out), 5 * o.patience) if o.held_out is not None else None
         return o.prepare(
             rows=rows, seed=self.seed, checkpoint=saved, callbacks=[_shown(bar, o.num_steps)], held_out=held,
-            before=objective.at, record=self.compile is not False,
+            before=objective.at, compile=self.compile,
         )  # fmt: skip
 
     def _draws(self, objective: Objective, survey: Survey, parameters: Draws) -> tuple[Draws, dict[str, Any]]:

@@ -19,8 +19,8 @@ made on the way, as Pyro's are). What else a run may be told, each a field of `T
 - `checkpoint="run.safetensors"`: a killed run, called again, ends with the same weights, bit for bit.
 - `progress_bar=True`; `training.curves()` are the objective at every step and the held-out one.
 - `training.step` is the number of the step, for a loss that changes on the way, such as an annealed one.
-- `record=True` records the operations of the loss and its gradient once and runs them without autograd and
-  Python: several times faster for small networks, where the loss depends on nothing but rows and parameters.
+- `compile="auto"` records the operations of the loss and its gradient once, and compiles them where so many steps
+  earn that back: several times faster for small networks, where the loss depends on rows and parameters alone.
 
 Several devices: start the same program once a device with `torchrun`, call `torch.distributed.init_process_group`
 first, and everything else stays as it is. Every process takes its share of each batch, and gradients are added up:

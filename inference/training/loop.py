@@ -37,7 +37,7 @@ class Training:
     callbacks: each called as callback(step, mean objective of the window); one that returns True ends the run.
     optimiser, groups: any of `torch.optim`, and what it is told of each parameter. ema: decay of an average of
     the weights. held_out: ends the run, and keeps the best weights. precision: "bf16" or "fp16" under autocast.
-    checkpoint: a file, or a `Checkpoint` that also says what run it is. record: see `Recorded`.
+    checkpoint: a file, or a `Checkpoint` that also says what run it is. compile: see `Recorded`.
     before: called with the number of each step before it, to set in place what changes on the way.
     objective: minus the loss at every step so far.
     """
@@ -59,7 +59,7 @@ class Training:
     held_out: HeldOut | None = None
     precision: str | None = None
     progress_bar: bool = False
-    record: bool = False
+    compile: bool | str = False
     before: Callable[[int], Any] | None = None
     objective: list[float] = field(default_factory=list)
     stopped: bool = False
@@ -116,10 +116,8 @@ class Training:
 
     @property
     def executor(self) -> str:
-        """How steps are computed: "recorded", or "eager" and why."""
-        if self._recorded is None:
-            return "eager"
-        return f"eager: {self._recorded.reason}" if self._recorded.reason else "recorded"
+        """How steps are computed: "eager", "recorded" or "compiled"."""
+        return self._recorded.executor if self._recorded is not None else "eager"
 
     def batch(self, step: int) -> tuple[Tensor | None, float]:
         """Return the rows that this process looks at in a step, and their share of all that are looked at."""
@@ -140,7 +138,8 @@ class Training:
         module = self._module = parameters if isinstance(parameters, nn.Module) else None
         self.parameters = parameters if module is None else lambda: _learned(module)
         self.buffers = buffers or (dict if module is None else lambda: dict(module.named_buffers()))
-        self._recorded = Recorded(self._loss(loss), self.parameters, self.buffers) if self.record else None
+        recorded = Recorded(self._loss(loss), self.parameters, self.buffers, self.num_steps, self.compile)
+        self._recorded = recorded if self.compile else None
         self.average = Average(self.ema) if self.ema is not None else None
         scaler = torch.amp.GradScaler(_device(self.parameters()).type) if self.precision == "fp16" else None
         self.descent = Optimiser(self.optimiser, self.lr, self.groups, self.clip, scaler)

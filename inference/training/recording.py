@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._functorch.compile_utils import fx_graph_cse
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from inference.density.compiler import compile_graph, worth_compiling
+from inference.density.constants import inline_constants
+from inference.density.forms import shape_of
+from inference.density.graph import record
 
 Tensors = Mapping[str, Tensor]
 
@@ -21,14 +24,17 @@ class Recorded:
     control flow depends on values cannot be recorded, and is computed as it is; so is one whose recording
     does not give the value and the gradient, from the same random state, that the loss gives; `reason` says so.
 
-    parameters, buffers: what the loss reads, by name; a buffer may be overwritten by it.
+    parameters, buffers: what the loss reads, by name; a buffer may be overwritten by it. calls: how often it will
+    be computed. compile: True compiles the operations, "auto" where so many calls earn the time back.
     """
 
     loss: Callable[[Tensor | None], Tensor]
     parameters: Callable[[], Tensors]
     buffers: Callable[[], Tensors] = dict
+    calls: int = 1
+    compile: bool | str = False
     reason: str = ""
-    graphs: dict[torch.Size | None, fx.GraphModule] = field(default_factory=dict)
+    graphs: dict[torch.Size | None, Callable[..., Any]] = field(default_factory=dict)
 
     def __call__(self, rows: Tensor | None) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """Return the loss, (), and its gradient by parameter; None where it does not depend on one."""
@@ -81,8 +87,9 @@ class Recorded:
         try:
             # The loss finds its parameters by itself: the tracer knows them again because they are the same objects.
             inputs = (*given, *self.parameters().values(), *self.buffers().values())
-            module = make_fx(evaluate, tracing_mode="real")(*inputs)
-            graph = fx.GraphModule(module, fx_graph_cse(_without_detach(module.graph)))
+            module = inline_constants(record(evaluate, inputs))
+            self._reset(before, random)
+            graph = self._compiled(module, inputs)
             self._compare(graph, evaluate, inputs, before, random)
             self.graphs[None if rows is None else rows.shape] = graph
         except Exception as error:  # whatever a tracer may say of a program, the program itself still runs
@@ -90,14 +97,35 @@ class Recorded:
         finally:
             self._reset(before, random)
 
+    def _compiled(self, module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
+        """The operations compiled where that is wanted, on the CPU; else as they are."""
+        nodes = [node for node in module.graph.nodes if node.op == "call_function"]
+        elements = sum(torch.Size(shape_of(node) or ()).numel() for node in nodes)
+        wanted = worth_compiling(len(nodes), elements, self.calls)[0] if self.compile == "auto" else self.compile
+        if not wanted or any(tensor.device.type != "cpu" for tensor in inputs):
+            return module
+        from torch._inductor import config  # two seconds to import: only when something is compiled
+
+        with config.patch(fallback_random=True):  # torch's own random numbers
+            return compile_graph(module, inputs)
+
+    @property
+    def executor(self) -> str:
+        """How the loss is computed: "recorded", "compiled", or "eager" and why."""
+        if self.reason:
+            return f"eager: {self.reason}"
+        plain = all(isinstance(graph, fx.GraphModule) for graph in self.graphs.values())
+        return "recorded" if plain else "compiled"
+
     def _compare(
-        self, graph: fx.GraphModule, evaluate: Any, inputs: tuple[Tensor, ...], before: Tensors, random: Tensor
+        self, graph: Callable[..., Any], evaluate: Any, inputs: tuple[Tensor, ...], before: Tensors, random: Tensor
     ) -> None:
         """Raise unless the graph gives what the loss gives, and leaves the buffers and the random state alike."""
         found = []
         for compute in (graph, evaluate):
             self._reset(before, random)
-            values = [v if v is None else v.detach().clone() for v in compute(*inputs)]
+            with torch.no_grad():
+                values = [v if v is None else v.detach().clone() for v in compute(*inputs)]
             found.append([*values, *(b.clone() for b in self.buffers().values()), torch.get_rng_state()])
         for ours, theirs in zip(*found, strict=True):
             if (ours is None) != (theirs is None) or (ours is not None and not _near(ours, theirs)):
@@ -115,12 +143,3 @@ def _near(one: Tensor, other: Tensor) -> bool:
         return torch.equal(one, other)
     scale = max(float(other.detach().abs().max()), 1e-30) if other.numel() else 1.0
     return torch.allclose(one, other, rtol=0, atol=1e-4 * scale, equal_nan=True)
-
-
-def _without_detach(graph: fx.Graph) -> fx.Graph:
-    for node in list(graph.nodes):
-        if node.op == "call_function" and node.target is torch.ops.aten.detach.default:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-    graph.eliminate_dead_code()
-    return graph

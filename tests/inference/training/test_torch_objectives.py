@@ -202,11 +202,12 @@ def test_every_part_of_a_run_is_resumed(tmp_path):
         Training(80, lr=0.02, rows=48, batch_size=10, checkpoint=tmp_path / "run").run(None, network)
 
 
-def test_recorded_operations_are_the_loss():
+@pytest.mark.parametrize(("choice", "executor"), [("auto", "recorded"), (True, "compiled")])
+def test_recorded_operations_are_the_loss(choice, executor):
     """Fresh noise in every step, changed weights and buffers: the same descent, to rounding."""
     eager, slow = trained(noise=0.2, ema=0.9)
-    recorded, fast = trained(noise=0.2, ema=0.9, record=True)
-    assert fast.executor == "recorded"
+    recorded, fast = trained(noise=0.2, ema=0.9, compile=choice)
+    assert fast.executor == executor
     torch.testing.assert_close(torch.tensor(fast.objective), torch.tensor(slow.objective), rtol=1e-4, atol=1e-5)
     assert recorded.seen == eager.seen == 60
     torch.testing.assert_close(recorded.layers[0].weight, eager.layers[0].weight, rtol=1e-3, atol=1e-5)
@@ -219,13 +220,22 @@ def test_what_cannot_be_recorded_is_computed():
         loss = network.loss(x[rows], y[rows])
         return loss if loss > 0.1 else 2 * loss
 
-    training = Training(20, rows=48, batch_size=12, record=True).run(branches, network)
+    training = Training(20, rows=48, batch_size=12, compile="auto").run(branches, network)
     assert len(training.objective) == 20
     assert training.executor.startswith("eager: ")
     counter = iter(range(1000))
     changing = Recorded(lambda rows: network.loss(x, y) * next(counter), lambda: dict(network.named_parameters()))
     assert changing(None)[0] != changing(None)[0]
     assert "another value" in changing.reason
+    weight = [1.0]
+
+    def later(rows):
+        return weight[0] * network.loss(x, y)
+
+    with pytest.raises(ValueError, match="the loss changes by itself"):
+        Training(
+            20, window=10, compile="auto", callbacks=[lambda *_: weight.__setitem__(0, 2.0)]
+        ).run(later, network)  # fmt: skip
 
 
 def test_schedules():

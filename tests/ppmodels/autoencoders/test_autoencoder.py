@@ -21,7 +21,7 @@ def _double():
 
 
 def trained(model, x, lr=0.02, num_steps=3000, **options):
-    options = {"plateau": Plateau(1e-12, 2), "record": True, "rows": len(x)} | options
+    options = {"plateau": Plateau(1e-12, 2), "compile": "auto", "rows": len(x)} | options
     Training(num_steps, lr, **options).run(lambda i: model.loss(x if i is None else x[i]), model)
     return model
 

@@ -123,7 +123,7 @@ def test_a_number_of_draws_is_kept_to(monkeypatch):
 def test_a_trained_linear_autoencoder_is_probabilistic_pca():
     x = lines(300)
     model = VariationalAutoencoder(dim=5, latents=2, network="linear")
-    fit = svi.fit(model, Data.of(model, x=x), lr=0.05, num_steps=2500, num_samples=5, seed=1)
+    fit = svi.fit(model, Data.of(model, x=x), lr=0.05, num_steps=4000, num_samples=5, seed=1)
     best = LinearGaussian.maximum(x, 2)
     own = fit.model.decoder
     weight, bias = own.network[0].weight.detach(), own.network[0].bias.detach()
@@ -135,7 +135,7 @@ def test_a_trained_linear_autoencoder_is_probabilistic_pca():
     assert float(top - bound) < 1e-3
     cosines = torch.linalg.svdvals(torch.linalg.qr(weight).Q.mT @ torch.linalg.qr(best.weight).Q)
     assert float(cosines.min()) > 0.999
-    assert fit.info["executor"] == "recorded"
+    assert fit.info["executor"] in ("recorded", "compiled")
 
 
 def test_reparametrised_and_score_gradients_agree():
@@ -327,7 +327,7 @@ def test_convolutions_keep_rows_and_shapes():
     assert model.decode(torch.randn(4, 6, 3)).shape == (4, 6, 70)
     torch.testing.assert_close(model.decode(model.encode(x))[2:3], model.decode(model.encode(x[2:3])))
     fit = svi.fit(model, Data.of(model, x=x), num_steps=5, num_samples=2)
-    assert fit.info["executor"] == "recorded"
+    assert fit.info["executor"] in ("recorded", "compiled")
 
 
 def test_wrong_data_is_one_clear_line():
