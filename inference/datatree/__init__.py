@@ -65,7 +65,12 @@ def to_datatree(
     fit = read_mcmc(fit) if isinstance(fit, MCMC) else fit
     labels = {**(fit.data.coords if fit.data else {}), **(coords or {})}
     left_out: dict[str, str] = {}
-    axes = Axes(_attempt(left_out, "observed_data", lambda: _program(fit)), dims or {}, labels)
+    axes = Axes(
+        _attempt(left_out, "observed_data", lambda: _program(fit)),
+        dims or {},
+        labels,
+        row=getattr(fit.model, "row", "rows"),
+    )
     draws = dict(fit.draws)
     if axes.program is not None and not set(axes.program.computed) <= set(draws):
         draws = {**(_attempt(left_out, "computed sites", lambda: computed(fit)) or {}), **draws}

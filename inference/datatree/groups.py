@@ -27,12 +27,14 @@ class Axes:
     program: where the plates are; None when the program cannot be run.
     dims: names that the caller chose, by site: of all axes, or of the last ones.
     coords: labels along an axis, by its name; `feature_bis`, as of a matrix, has those of `feature`.
+    row: what the axis of rows is called; a model may say, as those of neurons do: "trial".
     """
 
     program: Program | None
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict, repr=False)
+    row: str = "rows"
 
     def names(self, site: str, shape: Sequence[int], known: Sequence[str] | None = None) -> list[str]:
         """Return one name an axis; a generic one where a name stands for another length or a variable.
@@ -46,7 +48,7 @@ class Axes:
         chosen = list(self.dims.get(site, ()))[-len(shape) :] if shape else []
         names[len(names) - len(chosen) :] = chosen
         variables = {site, *(self.program.nodes if self.program else ())}
-        for i, name in enumerate(map(free, names)):
+        for i, name in enumerate(free(self.row if name == "rows" else name) for name in names):
             taken = name in RESERVED or name in variables or name in names[:i]
             names[i] = generic[i] if taken or self.sizes.setdefault(name, shape[i]) != shape[i] else name
         return names

@@ -73,6 +73,6 @@ class Encoder(nn.Module):
     def control(self, told: Tensor, factors: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean and sd of a bin's input, (..., U), and the controller's state (rows, H)."""
         both = torch.cat([told.expand(*factors.shape[:-1], -1), factors], -1)
-        hidden = self.controller(both.reshape(-1, both.shape[-1]), hidden)
-        mean, scale = self.inputs(hidden).reshape(*both.shape[:-1], -1).chunk(2, -1)
-        return mean, functional.softplus(scale - 2.0) + 1e-4, hidden
+        now: Tensor = self.controller(both.reshape(-1, both.shape[-1]), hidden)
+        mean, scale = self.inputs(now).reshape(*both.shape[:-1], -1).chunk(2, -1)
+        return mean, functional.softplus(scale - 2.0) + 1e-4, now

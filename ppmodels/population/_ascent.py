@@ -13,7 +13,7 @@ from ppmodels.base import Theta
 def ascend(
     objective: Callable[[Theta], Tensor], theta: Theta, priors: Mapping[str, Distribution], num_steps: int = 20
 ) -> Theta:
-    """Return a theta of higher objective(theta), (), plus log prior, so many steps of L-BFGS from theta: enough for EM."""
+    """Return a theta of higher objective(theta), (), plus log prior: some steps of L-BFGS from theta, enough for EM."""
     transforms = {name: biject_to(priors[name].support) for name in theta}  # pyright: ignore[reportAttributeAccessIssue]
     free = {name: transforms[name].inv(value).detach().clone().requires_grad_() for name, value in theta.items()}
     climber = torch.optim.LBFGS(

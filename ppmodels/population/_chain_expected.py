@@ -1,6 +1,6 @@
 """What the M step of a hidden Markov chain needs of its states."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -16,15 +16,12 @@ class Expected:
     moves: Tensor
     log_likelihood: Tensor
     tables: tuple[Tensor, Tensor, Tensor]
-    theta: Theta = field(default_factory=dict)
+    theta: Theta
 
     @classmethod
-    def of(
-        cls, log_initial: Tensor, log_transition: Tensor, log_observed: Tensor, theta: Theta | None = None
-    ) -> "Expected":
-        """The E step."""
-        tables = (log_initial, log_transition, log_observed)
-        return cls(*posterior(*tables), tables, theta or {})
+    def of(cls, tables: tuple[Tensor, Tensor, Tensor], theta: Theta) -> "Expected":
+        """The E step at theta, whose tables of log probabilities these are."""
+        return cls(*posterior(*tables), tables, theta)
 
     def bound(self, *tables: Tensor) -> Tensor:
         """Return E log p(z, y) at other tables, plus the entropy of q, ()."""

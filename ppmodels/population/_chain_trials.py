@@ -1,6 +1,5 @@
 """Trials of a hidden Markov chain, its states summed out."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -16,30 +15,24 @@ from ppmodels.population.hidden_chain import log_likelihood, logarithms, sample
 class ChainTrials(TrialDistribution):
     """p(y) of trials (T, N) given the chain, initial and transition of theta, and what each state emits.
 
-    score: y (R, T, N) to log p(y_t | z_t), (R, T, S). emit: states (R, T) to a law of values (R, T, N).
+    emissions: its score(y) of y (R, T, N) is log p(y_t | z_t), (R, T, S); its law(states) of states (R, T) is the
+    law of y.
     """
 
-    def __init__(
-        self,
-        theta: Theta,
-        score: Callable[[Tensor], Tensor],
-        emit: Callable[[Tensor], Distribution],
-        size: tuple[int, int],
-        gaps: bool = False,
-    ) -> None:
-        super().__init__(*size, gaps)
-        self.initial, self.transition = theta["initial"], theta["transition"]
-        self.score, self.emit = score, emit
+    def __init__(self, theta: Theta, emissions: Any, size: tuple[int, int], gaps: bool = False) -> None:
+        super().__init__(size[0], size[1], gaps)
+        self.initial, self.transition, self.emissions = theta["initial"], theta["transition"], emissions
 
     def log_prob(self, value: Tensor) -> Tensor:
-        observed = self.score(value.reshape(-1, *self.event_shape))
-        return log_likelihood(*logarithms(self.initial, self.transition), observed).reshape(value.shape[:-2])
+        observed = self.emissions.score(value.reshape(-1, *self.event_shape))
+        initial, transition = logarithms(self.initial, self.transition)
+        return log_likelihood(initial, transition, observed).reshape(value.shape[:-2])
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = torch.Size((*sample_shape, *self.batch_shape))
         with torch.no_grad():
             states = sample(self.initial, self.transition, self.event_shape[0], shape)
-            return self.emit(states).sample()  # pyright: ignore[reportAttributeAccessIssue]
+            return self.emissions.law(states).sample()
 
 
 def chain_priors(states: int, stay: float, concentration: float) -> dict[str, Distribution]:

@@ -12,35 +12,56 @@ from ppmodels.base import Data
 log = logging.getLogger("ppmodels")
 
 
-def check_trials(data: Data, bins: int, neurons: int, gaps: bool, *, counts: bool, site: str = "y") -> Tensor:
-    """Return the site (R, T, N) when it is what a model takes; trials, bins and neurons count from 0.
+def check_values(model: Any, data: Data) -> None:
+    """Check that y is (R, T, N) of the model's bins and neurons, and finite; trials, bins and neurons count from 0.
 
-    counts: whether values must be whole and not negative. A neuron that never changes is warned of.
+    A neuron of which nothing can be learned, as it never changes, is told of; the others are fitted.
 
     Raises: ValueError of one line that says what is wrong and where.
     """
-    y = data.observed[site]
-    if y.ndim != 3 or y.shape[1:] != (bins, neurons):
-        raise ValueError(f"{site} must be (trials, {bins} bins, {neurons} neurons); it is {tuple(y.shape)}")
-    names = data.coords.get("neuron", ())
-    check_values(y, names, gaps=gaps, counts=counts, site=site)
-    return y
+    _check(model, data)
 
 
-def check_values(y: Tensor, names: Sequence[Any] = (), *, gaps: bool, counts: bool, site: str = "y") -> None:
-    """Raise where a value cannot be; warn of neurons that never change."""
+def check_counts(model: Any, data: Data) -> None:
+    """Check also that y is whole and not negative; and at most one where the model's emission is Bernoulli."""
+    _check(model, data, counts=True, binary=getattr(model, "emission", "") == "bernoulli")
+
+
+def check_words(model: Any, data: Data) -> None:
+    """Check also that y is 0 or 1."""
+    _check(model, data, counts=True, binary=True)
+
+
+def _check(model: Any, data: Data, counts: bool = False, binary: bool = False) -> None:
+    y = data.observed["y"]
+    if y.ndim != 3 or y.shape[1:] != (model.bins, model.neurons):
+        said = f"(trials, {model.bins} bins, {model.neurons} neurons)"
+        raise ValueError(f"y must be {said}; it is {tuple(y.shape)}: set bins and neurons, or use for_data")
+    check_array(y, data.coords.get("neuron", ()), gaps=getattr(model, "gaps", False), counts=counts, binary=binary)
+
+
+def check_choice(model: Any, name: str, *choices: str) -> None:
+    """Raise a ValueError of one line when a field is none of these."""
+    if getattr(model, name) not in choices:
+        raise ValueError(f"{name} must be {' or '.join(choices)}; it is {getattr(model, name)!r}")
+
+
+def check_array(y: Tensor, names: Sequence[Any] = (), *, gaps: bool, counts: bool, binary: bool = False) -> None:
+    """Raise where a value cannot be; tell of neurons that never change."""
     missing = y.isnan()
     wrong: dict[str, Tensor] = {} if gaps else {"is missing; say gaps=True for NaN": missing}
     wrong["is not finite"] = y.isinf()
     if counts:
         wrong["is negative, which no count is"] = y < 0
         wrong["is no whole number, which counts are"] = ~missing & ~y.isinf() & (y != y.round())
+    if binary:
+        wrong["is more than one spike, which a bin of this model does not hold"] = y > 1
     for what, where in wrong.items():
         found = where.nonzero()
         if len(found):
             trial, time, neuron = found[0].tolist()
             value = f"{y[trial, time, neuron].item():.6g}"
-            raise ValueError(f"{site} of trial {trial}, bin {time}, neuron {_name(names, neuron)} {what}: {value}")
+            raise ValueError(f"y of trial {trial}, bin {time}, neuron {_name(names, neuron)} {what}: {value}")
     dead = missing.all(-1).all(-1).nonzero()
     if len(dead):
         raise ValueError(f"trial {int(dead[0])} has no bin in which anything was seen; leave it out")

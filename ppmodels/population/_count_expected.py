@@ -26,9 +26,9 @@ class Expected:
 
     @classmethod
     def of(cls, theta: Theta, found: CountPath, y: Tensor, bin_size: float, gaps: bool) -> "Expected":
-        """y (R, T, N)."""
+        """Sum what was found of y (R, T, N)."""
         active = activity(y) if gaps else torch.ones_like(y[..., 0], dtype=torch.bool)
-        numbers = active.sum() * found.path.mean.shape[-1]
+        numbers = active.to(y).sum() * found.path.mean.shape[-1]
         entropy = 0.5 * (numbers * (1 + math.log(2 * math.pi)) - found.log_det.sum())
         moments, readout = PathMoments.of(found.path, active), CountReadout.of(found.path, y, bin_size)
         return cls(theta, moments, readout, found.path.log_likelihood.sum(), entropy)

@@ -1,4 +1,4 @@
-"""The Poisson readout of a Gaussian path: its expected log likelihood, concave in the loadings, and where that is highest."""
+"""The Poisson readout of a Gaussian path: its expected log likelihood, which is concave, and where it is highest."""
 
 import math
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ class CountReadout:
 
     @classmethod
     def of(cls, path: Smoothed, y: Tensor, bin_size: float) -> "CountReadout":
-        """y (R, T, N), NaN where nothing was seen."""
+        """Lay out y (R, T, N), NaN where nothing was seen."""
         missing = y.isnan()
         counts, seen = torch.where(missing, 0.0, y), (~missing).to(y)
         flat = (part.flatten(0, 1) for part in (path.mean, path.cov, counts, seen))
-        return cls(*flat, bin_size)
+        return cls(*flat, bin_size=bin_size)
 
     def expected_log_prob(self, loading: Tensor, offset: Tensor) -> Tensor:
         """Return E log p(y | path), ()."""
@@ -42,7 +42,7 @@ class CountReadout:
     def maximise(self, loading: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         """Return C and d of the highest expected log likelihood, by Newton's method from these."""
         weights = torch.cat([loading, offset[:, None]], -1)  # (N, P + 1)
-        value, share = self._value(weights), torch.ones_like(offset)
+        value = trial = self._value(weights)
         for _ in range(STEPS):
             step, left = self._newton(weights)
             share = torch.ones_like(offset)
@@ -58,7 +58,7 @@ class CountReadout:
         return weights[:, :-1], weights[:, -1]
 
     def _log_rate(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """c' mu + d and half the variance of it, (B, N) each; the bin's length is in the first."""
+        """Return c' mu + d and half the variance of it, (B, N) each; the bin's length is in the first."""
         loading = weights[:, :-1]
         pairs = (loading[:, :, None] * loading[:, None, :]).flatten(1)
         eta = self.mean @ loading.mT + weights[:, -1] + math.log(self.bin_size)

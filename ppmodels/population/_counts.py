@@ -30,14 +30,9 @@ def describe(y: Any, bin_size: float) -> dict[str, Any]:
 
 
 def start(y: Tensor, latents: int, bin_size: float, initial: str) -> LinearSystem:
-    """Return a system to start from: that of smoothed square roots of counts, on the scale of log rates.
-
-    Raises: ValueError when there are too few trials for V_0.
-    """
-    if initial == "free" and len(y) <= latents:
-        raise ValueError(f"{len(y)} trials cannot tell V_0 of {latents} latents; say initial='innovation'")
+    """Return a system to start from: that of smoothed square roots of counts, on the scale of log rates."""
     root = (y + 0.375).sqrt()  # Anscombe (1948): of nearly one variance, 1/4
-    system = start_gaussian(root, latents)
+    system = start_gaussian(root, latents, initial)
     rate = y.nanmean((0, 1)).clamp_min(0.5 / y[..., 0].numel())
     slope = 2 / (rate + 0.375).sqrt()  # d log rate / d root
     return replace(system, loading=slope[:, None] * system.loading, offset=(rate / bin_size).log(), noise=None)

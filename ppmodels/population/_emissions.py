@@ -1,6 +1,5 @@
 """What a hidden state emits: spike counts that are Poisson, or spikes that are Bernoulli, neurons independent."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,6 @@ import torch
 from pyro.distributions import Distribution
 from torch import Tensor
 
-FAMILIES = ("poisson", "bernoulli")
 SMALL = 1e-12  # least rate of a state that never emits, so that its logarithm is finite
 
 
@@ -102,28 +100,6 @@ def describe(y: Any, bin_size: float) -> dict[str, Any]:
     rate = max(float(y.double().nanmean()), 1e-6) / bin_size
     shape = {"neurons": y.shape[2], "bins": y.shape[1], "gaps": bool(y.isnan().any())}
     return {**shape, "bin_size": bin_size, "rate": rate}
-
-
-def check(family: str) -> None:
-    """Raise a ValueError of one line when there is no such family."""
-    if family not in FAMILIES:
-        raise ValueError(f"emission must be {' or '.join(FAMILIES)}; it is {family!r}")
-
-
-def check_spikes(family: str, y: Tensor) -> Tensor:
-    """Raise a ValueError of one line when Bernoulli spikes are more than one in a bin."""
-    found = (y > 1).nonzero() if family == "bernoulli" else []
-    if len(found):
-        trial, time, neuron = found[0].tolist()
-        count = f"{y[trial, time, neuron].item():g} spikes in trial {trial}, bin {time}, neuron {neuron}"
-        raise ValueError(f"a Bernoulli bin holds at most one; there are {count}: say emission='poisson'")
-    return y
-
-
-def center(family: str, rate: float, bin_size: float) -> float:
-    """Return the log of a rate in Hz, or the log odds of a spike in a bin."""
-    share = min(rate * bin_size, 0.5)
-    return math.log(rate) if family == "poisson" else math.log(share / (1 - share))
 
 
 def _split(y: Tensor, gaps: bool) -> tuple[Tensor, Tensor | None]:

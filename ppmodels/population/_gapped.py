@@ -29,7 +29,7 @@ class TrialDistribution(TorchDistribution):
     gaps: values may be NaN, which are summed out. Without, the model needs no mask.
     """
 
-    arg_constraints = {}
+    arg_constraints = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     gaps: bool = False
 
     def __init__(self, bins: int, neurons: int, gaps: bool, shape: Any = ()) -> None:
@@ -51,7 +51,8 @@ class Gapped(TrialDistribution):
     """Independent values (*batch, T, N) of a law with one value each, as one observation a trial."""
 
     def __init__(self, base: TorchDistribution, gaps: bool) -> None:
-        super().__init__(*base.batch_shape[-2:], gaps, base.batch_shape[:-2])
+        bins, neurons = base.batch_shape[-2:]
+        super().__init__(bins, neurons, gaps, base.batch_shape[:-2])
         self.base = base
 
     def log_prob(self, value: Tensor) -> Tensor:

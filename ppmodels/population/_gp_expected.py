@@ -10,7 +10,6 @@ from ppmodels.base import Theta
 from ppmodels.population._gp_path import ProcessReadout, infer, kernels, squared_lags
 from ppmodels.population._system_maximise import ReadoutMoments
 from ppmodels.population.kalman import Smoothed
-from ppmodels.population.linear_system import LinearSystem
 
 STEPS = 10  # of Fisher scoring an M step: more gain nothing, as the E step moves what they climb
 
@@ -50,8 +49,7 @@ class Expected:
 
     def log_joint(self, readout: ProcessReadout) -> Tensor:
         """Return E log p(y, x), ()."""
-        plain = LinearSystem(*[readout.offset] * 4, readout.loading, readout.offset, readout.noise)
-        return self.readout.expected_log_prob(plain) + self._processes(readout.kernel).sum()
+        return self.readout.expected_log_prob(readout) + self._processes(readout.kernel).sum()
 
     def maximise(self, bin_size: float, jitter: float) -> Theta:
         """Return the sites of the highest expected log density; of higher, as to the timescales."""
@@ -72,6 +70,7 @@ class Expected:
             slope = 0.5 * ((change @ inside).diagonal(dim1=-2, dim2=-1).sum(-1) - trials * _trace(change))
             curve = 0.5 * trials * (change @ change).diagonal(dim1=-2, dim2=-1).sum(-1)
             step = (slope / curve.clamp_min(1e-12)).clamp(-1, 1)
+            there = value
             for _ in range(STEPS):
                 there = self._processes(kernels((log_scale + step).exp(), bins, bin_size, jitter))
                 step = torch.where(there >= value, step, step / 4)

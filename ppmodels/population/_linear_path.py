@@ -14,8 +14,8 @@ from ppmodels.population.linear_system import LinearSystem
 class LinearPath(TorchDistribution):
     """p(z_1, ..., z_T) of paths (T, P) with Q = I."""
 
-    arg_constraints = {}
-    support = constraints.independent(constraints.real, 2)  # pyright: ignore[reportAssignmentType]
+    arg_constraints = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.independent(constraints.real, 2)  # pyright: ignore
 
     def __init__(self, system: LinearSystem, bins: int, shape: Any = ()) -> None:
         self.system = system
@@ -26,11 +26,11 @@ class LinearPath(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         root = torch.linalg.cholesky(self.system.initial_cov)
-        first = value[..., 0, :] - self.system.initial_loc
+        first = value[..., :1, :] - self.system.initial_loc
         first = torch.linalg.solve_triangular(root.mT, first, upper=True, left=False)
         steps = value[..., 1:, :] - value[..., :-1, :] @ self.system.dynamics.mT
         size = self.event_shape.numel() * math.log(2 * math.pi) + 2 * root.diagonal().log().sum()
-        return -0.5 * (first.square().sum(-1) + steps.square().sum((-2, -1)) + size)
+        return -0.5 * (first.square().sum((-2, -1)) + steps.square().sum((-2, -1)) + size)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():

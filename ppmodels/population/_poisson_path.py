@@ -18,7 +18,7 @@ HALVINGS = 30
 
 @dataclass(frozen=True)
 class CountPath:
-    """q of the paths, Gaussian: means, covariances and log p(y) as approximated, (R,); log_det (R,) of its precision."""
+    """Gaussian q of the paths: moments, log p(y) as approximated, (R,), and log_det (R,) of its precision."""
 
     path: Smoothed
     log_det: Tensor

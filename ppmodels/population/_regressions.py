@@ -59,7 +59,7 @@ class Regressions:
         law = None if priors is None else priors["weights"].base_dist
         design, weights = self.design.flatten(0, 1), self.weights
         objective = _objective(self, design, values, share, law)
-        value = objective(weights)
+        value = there = objective(weights)
         for _ in range(STEPS):
             step, left = self._newton(design, values, share, weights, law)
             size = torch.ones_like(left)
@@ -105,11 +105,18 @@ class Regressions:
         return torch.nn.functional.softplus(eta)
 
 
-def start(family: str, y: Tensor, states: int, features: int, bin_size: float) -> Tensor:
+def start(model: Any, y: Tensor) -> Tensor:
     """Return weights (S, N, F + 1) to start from: constants of some bins' counts, and random slopes."""
-    rate = _emissions.start(family, _emissions.check_spikes(family, y), states, bin_size)
-    constant = rate.log() if family == "poisson" else rate.logit()
-    return torch.cat([constant[..., None], 0.5 * torch.randn(*rate.shape, features).to(rate)], -1)
+    rate = _emissions.start(model.emission, y, model.states, model.bin_size)
+    constant = rate.log() if model.emission == "poisson" else rate.logit()
+    return torch.cat([constant[..., None], 0.5 * torch.randn(*rate.shape, model.features).to(rate)], -1)
+
+
+def center(model: Any) -> Tensor:
+    """Return the prior mean of the weights, (S, N, F + 1): the constant of the model's rate, and no slopes."""
+    share = min(model.rate * model.bin_size, 0.5)
+    constant = math.log(model.rate) if model.emission == "poisson" else math.log(share / (1 - share))
+    return torch.nn.functional.pad(torch.full((model.states, model.neurons, 1), constant), (0, model.features))
 
 
 def _objective(model: Regressions, design: Tensor, values: Tensor, share: Tensor, law: Any) -> Any:

@@ -38,8 +38,9 @@ class PathPrior:
         leaving = torch.where(on[:, 1:], system.dynamics.mT @ arrow, 0.0)
         diagonal = diagonal + torch.nn.functional.pad(leaving, (0, 0, 0, 0, 0, 1))
         start = torch.where(active[:, :1, None], first @ system.initial_loc, 0.0)
-        log_det = -(active[:, 0] * _log_det(initial) + active[:, 1:].sum(-1) * _log_det(moving))
-        constant = -0.5 * active[:, 0] * (system.initial_loc @ first @ system.initial_loc)
+        alive = active.to(diagonal)
+        log_det = -(alive[:, 0] * _log_det(initial) + alive[:, 1:].sum(-1) * _log_det(moving))
+        constant = -0.5 * alive[:, 0] * (system.initial_loc @ first @ system.initial_loc)
         return cls(diagonal, torch.where(on[:, 1:], -arrow, 0.0), start, log_det, constant)
 
 

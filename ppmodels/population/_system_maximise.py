@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class PathMoments:
     @classmethod
     def of(cls, path: Smoothed, active: Tensor) -> "PathMoments":
         """Return the sums where trials have not ended, active (R, T); R = 1 for all alike."""
-        trials, bins, size = path.mean.shape
+        trials, _, size = path.mean.shape
         on = active.to(path.mean)
         share = on.expand(trials, -1) if len(path.cov) > 1 else on * (trials / len(on))
         weighted, later = path.mean * on[..., None], on[:, 1:]
@@ -88,7 +89,7 @@ class ReadoutMoments:
     @classmethod
     def of(cls, path: Smoothed, y: Tensor, gaps: bool) -> "ReadoutMoments":
         """Return the sums over what was seen of y (R, T, N)."""
-        trials, bins, neurons = y.shape
+        trials, bins, _ = y.shape
         design = torch.cat([path.mean, torch.ones_like(path.mean[..., :1])], -1).flatten(0, 1)  # (R T, P + 1)
         seen = (~y.isnan()).to(y) if gaps else torch.ones_like(y[:1, :, :1])
         values = (torch.where(y.isnan(), 0.0, y) if gaps else y).flatten(0, 1)
@@ -112,9 +113,8 @@ class ReadoutMoments:
         variance = self.total / self.count - (self.product[:, -1] / self.count).square()
         return weights[:, :-1], weights[:, -1], misfit.clamp_min(FLOOR * variance.mean())
 
-    def expected_log_prob(self, system: LinearSystem) -> Tensor:
-        """Return E log p(y | path), ()."""
-        assert system.noise is not None
+    def expected_log_prob(self, system: Any) -> Tensor:
+        """Return E log p(y | path), (), of a readout by loading (N, P), offset (N,) and noise variances (N,)."""
         weights = torch.cat([system.loading, system.offset[:, None]], -1)  # (N, P + 1)
         fit = (weights[:, None, :] @ self.square @ weights[..., None])[:, 0, 0]
         misfit = self.total - 2 * (weights * self.product).sum(-1) + fit
@@ -135,7 +135,7 @@ class Expected:
         """log_det: of the posterior's precision, (R or 1,)."""
         active = activity(y) if gaps else torch.ones(1, y.shape[1], dtype=torch.bool, device=y.device)
         repeat = len(y) / len(active)
-        numbers = active.sum() * repeat * path.mean.shape[-1]
+        numbers = active.to(y).sum() * repeat * path.mean.shape[-1]
         entropy = 0.5 * (numbers * (1 + math.log(2 * math.pi)) - log_det.sum() * (len(y) / len(log_det)))
         return cls(theta, PathMoments.of(path, active), ReadoutMoments.of(path, y, gaps), entropy)
 

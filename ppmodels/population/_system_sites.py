@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions.transforms import PowerTransform
 
 from ppmodels.base import Theta, dims
+from ppmodels.population._checks import check_choice
 from ppmodels.population.linear_system import LinearSystem
 
 EVENT_DIMS = {
@@ -45,7 +46,7 @@ class HasSystem(Protocol):
     def scale(self) -> tuple[float, ...]: ...
 
 
-def system_priors(model: HasSystem) -> dict[str, Distribution]:
+def system_priors(model: HasSystem) -> dict[str, Any]:
     """Return the priors of the sites that both state spaces have, by name."""
     p, n = model.latents, model.neurons
     center, scale = (torch.tensor(field).expand(n) for field in (model.center, model.scale))
@@ -63,7 +64,7 @@ def system_priors(model: HasSystem) -> dict[str, Distribution]:
     return {name: prior.to_event(len(prior.batch_shape)) for name, prior in priors.items()}
 
 
-def sample_system(model: HasSystem, priors: dict[str, Distribution]) -> LinearSystem:
+def sample_system(model: HasSystem, priors: dict[str, Any]) -> LinearSystem:
     """Sample every site, and compute the loading."""
     sites = {name: pyro.sample(name, prior, infer=dims(*EVENT_DIMS[name])) for name, prior in priors.items()}
     system = system_of(model, sites)
@@ -98,8 +99,7 @@ def check_system(model: HasSystem) -> None:
     """Raise a ValueError of one line when a field of a state space is out of its range."""
     if not 1 <= model.latents <= model.neurons:
         raise ValueError(f"latents must be 1 to neurons, {model.neurons}; it is {model.latents}")
-    if model.initial not in ("free", "innovation"):
-        raise ValueError(f"initial must be free or innovation; it is {model.initial!r}")
+    check_choice(model, "initial", "free", "innovation")
     for name in ("center", "scale"):
         if len(getattr(model, name)) not in (1, model.neurons):
             raise ValueError(f"{name} needs 1 or {model.neurons} numbers; it has {len(getattr(model, name))}")
@@ -110,7 +110,7 @@ def check_system(model: HasSystem) -> None:
 def _chi(degrees: Tensor, scale: Tensor) -> Distribution:
     """The law of scale times the root of a chi-squared variable."""
     squared = dist.Gamma(degrees / 2, 0.5 / scale.square())
-    return dist.TransformedDistribution(squared, [PowerTransform(0.5)])
+    return dist.TransformedDistribution(squared, [PowerTransform(torch.tensor(0.5))])
 
 
 def _tril(diagonal: Tensor, below: Tensor | None, rows: int) -> Tensor:

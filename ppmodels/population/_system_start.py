@@ -6,11 +6,14 @@ from torch import Tensor
 from ppmodels.population.linear_system import LinearSystem
 
 
-def start(y: Tensor, latents: int, spread: float = 0.3) -> LinearSystem:
+def start(y: Tensor, latents: int, initial: str, spread: float = 0.3) -> LinearSystem:
     """Return a system to start from, for y (R, T, N); NaN is filled by the neuron's mean. Random by `spread`.
 
+    Raises: ValueError when there are too few trials for V_0, which is then without bound.
     Source: Ghahramani and Hinton (1996), Parameter Estimation for Linear Dynamical Systems.
     """
+    if initial == "free" and len(y) <= latents:
+        raise ValueError(f"{len(y)} trials cannot tell V_0 of {latents} latents; say initial='innovation'")
     offset = y.nanmean((0, 1))
     centred = torch.where(y.isnan(), 0.0, y - offset)  # (R, T, N)
     flat = centred.flatten(0, 1)

@@ -8,7 +8,8 @@ from torch import Tensor
 from ppmodels.population.maximum_entropy import PairwiseMaximumEntropy, features
 
 STEPS = 500
-GAIN = 1e-13  # nats a word still to be had, at which the climb ends
+GAIN = 1e-17  # nats a word still to be had, at which the climb ends
+CLOSE = 1e-11  # nats, so few that rounding hides whether a step gains them; the step is then Newton's, and right
 BLOCK = 10_000  # words at once
 
 
@@ -56,13 +57,13 @@ class WordMoments:
             missing = (mean * (1 - mean) - variance).clamp_min(0)
             root = torch.linalg.cholesky(self.cov + torch.diag(missing + penalty + 1e-12))
             step = torch.cholesky_solve(grad[:, None], root)[:, 0]
-            gain, size = float(grad @ step), 1.0
+            gain, size, there, found = float(grad @ step), 1.0, x, (value, grad, mean)
             if gain < GAIN:
                 break
             while size > 1e-10:
                 there = x + size * step
                 found = self._climbed(there, penalty, center)
-                if float(found[0]) >= float(value) + 1e-4 * size * gain - 1e-15 * abs(float(value)):
+                if gain < CLOSE or float(found[0]) >= float(value) + 1e-4 * size * gain:
                     break
                 size /= 2
             x, (value, grad, mean) = there, found

@@ -1,4 +1,4 @@
-"""Latents of a linear readout in an order that the readout itself gives, and how well they predict a neuron left out."""
+"""Latents of a linear readout in the order that it gives them, and how well they predict a neuron left out."""
 
 from typing import Any
 

@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import Distribution
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.population import _gp_order, _gp_start
 from ppmodels.population._ascent import ascend
-from ppmodels.population._checks import check_positive, check_trials, describe
+from ppmodels.population._checks import check_positive, check_values, describe
 from ppmodels.population._gp_expected import Expected
 from ppmodels.population._gp_path import ProcessReadout, ProcessTrials, kernels
 from ppmodels.population.kalman import Smoothed
@@ -44,6 +43,7 @@ class GaussianProcessFactorAnalysis:
     scale: tuple[float, ...] = (1.0,)
     noise_scale: float = 0.5  # median of noise over scale
     observed: ClassVar[tuple[str, ...]] = ("y",)
+    row: ClassVar[str] = "trial"
 
     def __post_init__(self) -> None:
         check_positive(self, "neurons", "latents", "bins", "bin_size", "jitter", "timescale", "noise_scale")
@@ -62,9 +62,11 @@ class GaussianProcessFactorAnalysis:
         with data.plate():
             pyro.sample("y", ProcessTrials(self.readout(theta), self.gaps), infer=dims("time", "neuron"))
 
+    check = check_values
+    relabel = staticmethod(_gp_order.relabel)
+
     def start(self, data: Data) -> Theta:
-        y = check_trials(data, self.bins, self.neurons, self.gaps, counts=False)
-        return self.relabel(_gp_start.start(y, self.latents, self.timescale))
+        return self.relabel(_gp_start.start(data.observed["y"], self.latents, self.timescale))
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Expected, Tensor]:
         q = Expected.of(theta, self.readout(theta), data.observed["y"], self.gaps)
@@ -78,8 +80,6 @@ class GaussianProcessFactorAnalysis:
     def bound(self, q: Expected, theta: Theta, data: Data) -> Tensor:
         return q.log_joint(self.readout(theta)) + q.entropy
 
-    relabel = staticmethod(_gp_order.relabel)
-
     def path(self, theta: Theta, data: Data) -> Smoothed:
         """Return the posterior of each trial's latents, (R, T, P), at one value of the sites."""
         return self.e_step(theta, data)[0].path
@@ -89,7 +89,7 @@ class GaussianProcessFactorAnalysis:
         kernel = kernels(theta["timescale"], self.bins, self.bin_size, self.jitter)
         return ProcessReadout(kernel, theta["loading"], theta["offset"], theta["noise"].square())
 
-    def _priors(self) -> dict[str, Distribution]:
+    def _priors(self) -> dict[str, Any]:
         center, scale = (torch.tensor(field).expand(self.neurons) for field in (self.center, self.scale))
         timescale = torch.full((self.latents,), self.timescale).log()
         return {

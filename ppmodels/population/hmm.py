@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pyro
-from pyro.distributions import Distribution
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.population import _emissions, hidden_chain
 from ppmodels.population._chain_expected import Expected
 from ppmodels.population._chain_trials import ChainTrials, chain_priors, maximise_chain, reordered, start_chain
-from ppmodels.population._checks import check_positive, check_trials
+from ppmodels.population._checks import check_choice, check_counts, check_positive
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,11 @@ class HiddenMarkovModel:
     concentration: float = 1.0
     stay: float = 4.0
     observed: ClassVar[tuple[str, ...]] = ("y",)
+    row: ClassVar[str] = "trial"
 
     def __post_init__(self) -> None:
         check_positive(self, "neurons", "states", "bins", "bin_size", "rate", "shape", "concentration")
-        _emissions.check(self.emission)
+        check_choice(self, "emission", "poisson", "bernoulli")
 
     @classmethod
     def for_data(cls, y: Any, bin_size: float = 0.05, **fields: Any) -> "HiddenMarkovModel":
@@ -57,17 +57,18 @@ class HiddenMarkovModel:
         axes = {"initial": ("state",), "transition": ("state", "next_state"), "rate": ("state", "neuron")}
         theta = {k: pyro.sample(k, prior, infer=dims(*axes[k])) for k, prior in self._priors().items()}
         emits = _emissions.of(self.emission, theta["rate"], self.bin_size, self.gaps)
-        chain = ChainTrials(theta, emits.score, emits.law, (self.bins, self.neurons), self.gaps)
+        chain = ChainTrials(theta, emits, (self.bins, self.neurons), self.gaps)
         with data.plate():
             pyro.sample("y", chain, infer=dims("time", "neuron"))
 
+    check = check_counts
+
     def start(self, data: Data) -> Theta:
-        y = check_trials(data, self.bins, self.neurons, self.gaps, counts=True)
-        rate = _emissions.start(self.emission, _emissions.check_spikes(self.emission, y), self.states, self.bin_size)
+        rate = _emissions.start(self.emission, data.observed["y"], self.states, self.bin_size)
         return self.relabel({**start_chain(self.states), "rate": rate})
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Expected, Tensor]:
-        q = Expected.of(*self._logarithms(theta, data))
+        q = Expected.of(self._logarithms(theta, data), theta)
         return q, q.log_likelihood.sum()
 
     def m_step(self, q: Expected, data: Data, prior: bool) -> Theta:
@@ -81,18 +82,18 @@ class HiddenMarkovModel:
     def relabel(self, draws: Theta) -> Theta:
         return reordered(draws, draws["rate"].sum(-1).argsort(-1))
 
-    def state_probabilities(self, theta: Theta, data: Data) -> Tensor:
-        """Return p(z_t | y), (R, T, S), at one value of the sites."""
+    def state_probabilities(self, theta: Theta, data: Data) -> Tensor:  # (R, T, S)
+        """Return p(z_t | y) at one value of the sites."""
         return hidden_chain.posterior(*self._logarithms(theta, data))[0]
 
     def most_probable_states(self, theta: Theta, data: Data) -> Tensor:
         """Return Viterbi's path of states, (R, T), at one value of the sites."""
         return hidden_chain.viterbi(*self._logarithms(theta, data))[0]
 
-    def _logarithms(self, theta: Theta, data: Data) -> tuple[Tensor, ...]:
+    def _logarithms(self, theta: Theta, data: Data) -> tuple[Tensor, Tensor, Tensor]:
         emits = _emissions.of(self.emission, theta["rate"], self.bin_size, self.gaps)
         chain = hidden_chain.logarithms(theta["initial"], theta["transition"])
-        return *chain, emits.score(data.observed["y"])
+        return chain[0], chain[1], emits.score(data.observed["y"])
 
-    def _priors(self) -> dict[str, Distribution]:
+    def _priors(self) -> dict[str, Any]:
         return {**chain_priors(self.states, self.stay, self.concentration), "rate": _emissions.prior(self)}

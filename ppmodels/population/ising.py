@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
-from ppmodels.population._checks import check_positive, check_trials
-from ppmodels.population._emissions import check_spikes
+from ppmodels.population._checks import check_choice, check_positive, check_words
 from ppmodels.population._word_fit import WordMoments, law_of, pseudo
 from ppmodels.population._word_trials import WordTrials
 from ppmodels.population.maximum_entropy import LARGEST, PairwiseMaximumEntropy
@@ -39,11 +38,11 @@ class Ising:
     bias_scale: float = 1.5
     coupling_scale: float = 0.7
     observed: ClassVar[tuple[str, ...]] = ("y",)
+    row: ClassVar[str] = "trial"
 
     def __post_init__(self) -> None:
         check_positive(self, "neurons", "bins", "bias_scale", "coupling_scale")
-        if self.likelihood not in ("exact", "pseudo"):
-            raise ValueError(f"likelihood must be exact or pseudo; it is {self.likelihood!r}")
+        check_choice(self, "likelihood", "exact", "pseudo")
         if self.likelihood == "exact" and not 2 <= self.neurons <= LARGEST:
             raise ValueError(f"an exact sum takes 2 to {LARGEST} neurons; {self.neurons} need likelihood='pseudo'")
 
@@ -67,9 +66,10 @@ class Ising:
         with data.plate():
             pyro.sample("y", WordTrials(law, self.bins, self.likelihood == "pseudo"), infer=dims("time", "neuron"))
 
+    check = check_words
+
     def start(self, data: Data) -> Theta:
-        y = check_spikes("bernoulli", check_trials(data, self.bins, self.neurons, gaps=False, counts=True))
-        return self._theta(WordMoments.of(y).parameters)
+        return self._theta(WordMoments.of(data.observed["y"]).parameters)
 
     def e_step(self, theta: Theta, data: Data) -> tuple[WordMoments, Tensor]:
         x = torch.cat([theta["bias"], theta["coupling"]])

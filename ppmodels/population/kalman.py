@@ -4,6 +4,7 @@ This is the textbook's recursion, with any Q and with gaps (NaN). The models use
 block-tridiagonal precision, which takes log T batched rounds; tests hold the two to one another.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +62,7 @@ def kalman_filter(system: LinearSystem, y: Tensor) -> Filtered:
         root = torch.linalg.cholesky(spread)
         gain = torch.cholesky_solve(loading @ cov, root).mT  # (R, P, N)
         white = torch.linalg.solve_triangular(root, residual[..., None], upper=False)[..., 0]
-        size = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + seen.sum(-1) * torch.tensor(2 * torch.pi).log()
+        size = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + seen.to(y).sum(-1) * math.log(2 * math.pi)
         mean = mean + (gain @ residual[..., None])[..., 0]
         keep = torch.eye(system.latents, dtype=y.dtype, device=y.device) - gain @ loading
         cov = keep @ cov @ keep.mT + gain @ torch.diag(system.noise) @ gain.mT  # Joseph's form stays positive

@@ -13,7 +13,7 @@ from torch import Tensor
 from ppmodels.base import Data, dims
 from ppmodels.nn.lfads import Encoder, Generator
 from ppmodels.population import _counts
-from ppmodels.population._checks import check_positive, check_trials
+from ppmodels.population._checks import check_counts, check_positive
 from ppmodels.population._emissions import describe
 from ppmodels.population._gapped import Gapped
 from ppmodels.population._inputs import DriftingInputs, InferredInputs
@@ -46,6 +46,7 @@ class LatentFactorDynamics:
     generator_kind: Literal["gru", "linear"] = "gru"
     rate: float = 20.0  # Hz, at which neurons begin
     observed: ClassVar[tuple[str, ...]] = ("y",)
+    row: ClassVar[str] = "trial"
 
     def __post_init__(self) -> None:
         check_positive(self, "neurons", "bins", "bin_size", "state", "factors", "hidden", "rate")
@@ -68,9 +69,7 @@ class LatentFactorDynamics:
         """From spikes to q."""
         return Encoder(self.neurons, self.hidden, self.state, self.controls, self.factors)
 
-    def check(self, data: Data) -> None:
-        """Raise ValueError where a trial cannot be one of this model's."""
-        check_trials(data, self.bins, self.neurons, self.gaps, counts=True)
+    check = check_counts
 
     def inputs(self, rows: int) -> dict[str, Tensor]:
         return {}

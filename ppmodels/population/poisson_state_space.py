@@ -10,7 +10,7 @@ from torch import Tensor
 from ppmodels.base import Data, Theta, dims
 from ppmodels.population import _counts
 from ppmodels.population._ascent import ascend
-from ppmodels.population._checks import check_positive, check_trials
+from ppmodels.population._checks import check_choice, check_counts, check_positive
 from ppmodels.population._count_expected import Expected
 from ppmodels.population._gapped import Gapped
 from ppmodels.population._linear_path import LinearPath
@@ -23,10 +23,10 @@ from ppmodels.population.kalman import Smoothed
 class PoissonStateSpace:
     r"""Linear dynamics of P latents that set the log rates of N neurons; their spikes are counted in bins.
 
-    .. math:: z_1 \sim N(m_0, V_0),\; z_{t+1} \sim N(A z_t, I),\; y_{ti} \sim \mathrm{Poisson}(b\, e^{c_i^\top z_t + d_i})
+    .. math:: z_1 \sim N(m_0, V_0),\; z_{t+1} \sim N(A z_t, I),\; y_t \sim \mathrm{Poisson}(b\, e^{C z_t + d})
 
-    with A, C, d, b = dynamics, loading, offset, bin_size. The coordinates are those of `state_space`. EM's q(z)
-    is Gaussian: the best one (variational: the bound climbs), or that at the mode (laplace: no guarantee).
+    with A, C, d, b = dynamics, loading, offset, bin_size, in the coordinates of `state_space`. EM's q(z) is
+    Gaussian: the best one (variational: the bound climbs), or that at the mode (laplace: it may fall).
 
     Latents:  dynamics (P, P); initial_loc (P,); initial_scale (P,); initial_below (L,), L = P (P - 1) / 2;
               loading_diagonal (P,), loading_below (M,), M = N * P - P (P + 1) / 2; offset (N,), log Hz; loading (N, P)
@@ -45,12 +45,12 @@ class PoissonStateSpace:
     center: tuple[float, ...] = (3.0,)  # log Hz; one a neuron, or one for all
     scale: tuple[float, ...] = (0.5,)
     observed: ClassVar[tuple[str, ...]] = ("y",)
+    row: ClassVar[str] = "trial"
 
     def __post_init__(self) -> None:
         check_positive(self, "bins", "bin_size")
         check_system(self)
-        if self.approximation not in ("variational", "laplace"):
-            raise ValueError(f"approximation must be variational or laplace; it is {self.approximation!r}")
+        check_choice(self, "approximation", "variational", "laplace")
 
     @classmethod
     def for_data(cls, y: Any, bin_size: float = 0.05, **fields: Any) -> "PoissonStateSpace":
@@ -67,9 +67,10 @@ class PoissonStateSpace:
             rate = _counts.expected(z @ system.loading.mT + system.offset, self.bin_size)  # (R, T, N)
             pyro.sample("y", Gapped(dist.Poisson(rate), self.gaps), infer=dims("time", "neuron"))
 
+    check = check_counts
+
     def start(self, data: Data) -> Theta:
-        y = check_trials(data, self.bins, self.neurons, self.gaps, counts=True)
-        return theta_of(self, _counts.start(y, self.latents, self.bin_size, self.initial))
+        return theta_of(self, _counts.start(data.observed["y"], self.latents, self.bin_size, self.initial))
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Expected, Tensor]:
         q = Expected.of(theta, self._path(theta, data), data.observed["y"], self.bin_size, self.gaps)
@@ -89,7 +90,7 @@ class PoissonStateSpace:
 
     @property
     def approximate(self) -> str:
-        return f"{self.approximation} Gaussian q(z)"  # what EM says of its E step
+        return f"{self.approximation} Gaussian q(z)"
 
     @property
     def climbs(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.population._ascent import ascend
-from ppmodels.population._checks import check_positive, check_trials, describe
+from ppmodels.population._checks import check_positive, check_values, describe
 from ppmodels.population._linear_gaussian import LinearGaussian
 from ppmodels.population._smoothing import smooth
 from ppmodels.population._system_maximise import Expected
@@ -47,6 +47,7 @@ class GaussianStateSpace:
     scale: tuple[float, ...] = (1.0,)
     noise_scale: float = 0.5  # median of noise over scale
     observed: ClassVar[tuple[str, ...]] = ("y",)
+    row: ClassVar[str] = "trial"
 
     def __post_init__(self) -> None:
         check_positive(self, "bins", "noise_scale")
@@ -65,11 +66,10 @@ class GaussianStateSpace:
         with data.plate():
             pyro.sample("y", LinearGaussian(system, self.bins, self.gaps), infer=dims("time", "neuron"))
 
+    check = check_values
+
     def start(self, data: Data) -> Theta:
-        y = check_trials(data, self.bins, self.neurons, self.gaps, counts=False)
-        if self.initial == "free" and len(y) <= self.latents:
-            raise ValueError(f"{len(y)} trials cannot tell V_0 of {self.latents} latents; say initial='innovation'")
-        return theta_of(self, start(y, self.latents))
+        return theta_of(self, start(data.observed["y"], self.latents, self.initial))
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Expected, Tensor]:
         y = data.observed["y"]

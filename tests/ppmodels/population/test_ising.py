@@ -1,0 +1,131 @@
+"""Pairwise maximum entropy: moments, gradients three ways, entropies in their order, a recording of 15 cells."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference import em, mode
+from inference.predict import simulate
+from ppmodels.base import Data
+from ppmodels.population._word_fit import WordMoments, independent, law_of, pseudo
+from ppmodels.population.ising import Ising
+from ppmodels.population.maximum_entropy import PairwiseMaximumEntropy, features, words
+
+F64 = torch.float64
+RECORDING = Path(__file__).resolve().parents[4] / "shared" / "data" / "maxent_toolbox" / "example15.mat"
+
+
+def law(neurons=6, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    pairs = neurons * (neurons - 1) // 2
+    return PairwiseMaximumEntropy(
+        torch.randn(neurons, generator=g, dtype=F64) - 1, 0.6 * torch.randn(pairs, generator=g, dtype=F64)
+    )
+
+
+def test_sums_over_words_are_those_written_out():
+    one = law()
+    every = words(6)
+    score = features(every) @ torch.cat([one.bias, one.coupling])
+    torch.testing.assert_close(one.exponents(), score, rtol=0, atol=1e-12)
+    torch.testing.assert_close(one.score(every), score, rtol=0, atol=1e-12)
+    torch.testing.assert_close(one.moments(), score.softmax(-1) @ features(every), rtol=0, atol=1e-12)
+    p = score.softmax(-1)
+    torch.testing.assert_close(one.entropy(), -(p * p.log()).sum(), rtol=1e-12, atol=0)
+
+
+def test_the_fit_has_the_moments_of_the_words_and_is_the_top():
+    torch.manual_seed(0)
+    seen = law(8, seed=1).sample(5000)
+    told = WordMoments.of(seen)
+    x = told.maximise()
+    torch.testing.assert_close(law_of(x, 8).moments(), told.mean, rtol=0, atol=1e-8)
+    model = Ising.for_data(seen.reshape(10, 500, 8))
+    fit = em.fit(model, Data.of(model, y=seen.reshape(10, 500, 8)), num_restarts=1)
+    assert fit.info["converged"]
+    torch.testing.assert_close(torch.cat([fit.draws["bias"], fit.draws["coupling"]], -1)[0, 0], x, rtol=0, atol=1e-5)
+    flat = Ising.for_data(seen.reshape(10, 500, 8), bias_scale=1e4, coupling_scale=1e4)
+    top = mode.fit(flat, Data.of(flat, y=seen.reshape(10, 500, 8)), num_restarts=1)
+    torch.testing.assert_close(top.draws["coupling"][0, 0], x[8:], rtol=0, atol=1e-3)
+    table = seen.to(torch.long) @ (2 ** torch.arange(8))
+    share = torch.bincount(table, minlength=256) / 5000
+    entropy = -(share[share > 0].to(F64) * share[share > 0].to(F64).log()).sum()
+    alone = law_of(independent(told.mean[:8], 36), 8)
+    assert alone.entropy() > law_of(x, 8).entropy() > entropy
+
+
+def test_gradients_by_sums_samples_and_pseudolikelihood():
+    """All three vanish at the law that made the words, to sampling error."""
+    torch.manual_seed(1)
+    one, number = law(), 200_000
+    x = torch.cat([one.bias, one.coupling]).requires_grad_()
+    seen = one.sample(number)
+    chains = one.gibbs(torch.bernoulli(torch.full((20_000, 6), 0.3, dtype=F64)), 40)
+    exact, data, sampled = one.moments(), features(seen), features(chains)
+    assert bool(((sampled.mean(0) - exact).abs() < 4 * sampled.std(0) / len(chains) ** 0.5).all())
+    assert bool(((data.mean(0) - exact).abs() < 4 * data.std(0) / number**0.5).all())
+    (grad,) = torch.autograd.grad(pseudo(seen, x) / number, x)
+    assert bool((grad.abs() < 8 / number**0.5).all())
+
+
+def test_fits_by_pseudolikelihood_and_by_sampling_find_the_law():
+    torch.manual_seed(2)
+    one = law(6, seed=3)
+    told, truth = WordMoments.of(one.sample(100_000)), torch.cat([one.bias, one.coupling])
+    for found in (told.maximise(), told.maximise_pseudo(), told.maximise_by_sampling()):
+        assert float((found - truth).abs().max()) < 0.1
+
+
+def test_annealed_sums_are_the_exact_ones():
+    torch.manual_seed(3)
+    one = law(10, seed=2)
+    value, error = one.log_partition_by_annealing(chains=500, steps=100)
+    assert error < 0.05
+    assert value == pytest.approx(float(one.log_partition()), abs=4 * error)
+
+
+def test_many_neurons_take_the_pseudolikelihood():
+    torch.manual_seed(4)
+    model = Ising(neurons=25, bins=200, likelihood="pseudo")
+    one = law(25, seed=5)
+    y = one.gibbs(torch.zeros(2000, 25, dtype=F64), 50).reshape(10, 200, 25)
+    fit = em.fit(model, Data.of(model, y=y), num_restarts=1, prior=True)
+    assert fit.info["converged"]
+    cosine = torch.nn.functional.cosine_similarity(fit.draws["coupling"][0, 0], one.coupling, dim=0)
+    assert float(cosine) > 0.6
+    with pytest.raises(ValueError, match="2 to 20 neurons; 25 need likelihood='pseudo'"):
+        Ising(neurons=25)
+    with pytest.raises(ValueError, match=r"2\^25 words cannot be summed"):
+        one.log_partition()
+
+
+def test_a_count_of_two_is_no_word():
+    model = Ising()
+    data, _ = simulate(model, 5, seed=1)
+    data.observed["y"][1, 2, 3] = 2.0
+    with pytest.raises(ValueError, match="trial 1, bin 2, neuron 3 is more than one spike"):
+        em.fit(model, data)
+
+
+def test_fifteen_cells():
+    """Random half of 40,000 words: the entropies and the divergence that the recording's toolbox states."""
+    h5py = pytest.importorskip("h5py")
+    if not RECORDING.exists():
+        pytest.skip("the recording is not here")
+    with h5py.File(RECORDING) as file:
+        spikes = torch.tensor(file["spikes15"][:]).to(F64)  # (40000, 15)
+    order = torch.randperm(len(spikes), generator=torch.Generator().manual_seed(1))
+    half, rest = spikes[order[:20_000]], spikes[order[20_000:]]
+    model = Ising.for_data(half.reshape(20, 1000, 15))
+    fit = em.fit(model, Data.of(model, y=half.reshape(20, 1000, 15)), num_restarts=1)
+    found = model.law({name: value[0, 0] for name, value in fit.draws.items()})
+    share = torch.bincount((rest @ (2.0 ** torch.arange(15, dtype=F64))).long(), minlength=2**15) / 20_000
+    log_p = found.exponents() - found.log_partition()
+    seen = share > 0
+    divergence = (share[seen] * (share[seen].log() - log_p[seen])).sum() / math.log(2)
+    entropy = found.entropy() / math.log(2)
+    assert 6.42 < float(entropy) < 6.53
+    assert 0.102 < float(divergence) < 0.110
+    torch.testing.assert_close(found.moments(), features(half).mean(0), rtol=0, atol=1e-7)
