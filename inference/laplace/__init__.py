@@ -13,6 +13,7 @@ from inference.base import Fit, Unsupported, fresh, joint
 from inference.density import Density
 from inference.laplace.gaussians import Dense, Gaussian
 from inference.laplace.linearised import Linearised
+from inference.laplace.peak import by_its_own_way
 from inference.laplace.structures import STRUCTURES, Curvature
 from inference.laplace.tuning import refuse, tune
 from inference.optimum import summit as summit
@@ -61,14 +62,16 @@ def fit(
         raise ValueError(f"no structure {structure!r}; there are: {', '.join(STRUCTURES)}")
     if tuned:
         refuse(model, tuned)
+    elif structure == "full" and (found := by_its_own_way(model, args, kwargs, seed, num_samples, tol)):
+        return found
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
         bar.add_task("laplace", total=None)
         generator = torch.Generator(torch.empty(0).device).manual_seed(seed)
-        newton = 10**9 if structure == "full" else 0
+        options = {"num_restarts": num_restarts, "num_steps": num_steps, "tol": tol}
+        options |= {"newton": 10**9 if structure == "full" else 0}
 
         def climb(model: Any) -> Mode:
             density = Density.of(joint(model, args, kwargs), args, kwargs)
-            options = {"num_restarts": num_restarts, "num_steps": num_steps, "tol": tol, "newton": newton}
             return Mode(density, summit.find(density, generator, **options))
 
         rounds = 0
@@ -96,8 +99,8 @@ def fit(
             stats = {"lp": lp[None]}
         info |= mode.facts() | {"log_evidence": mode.evidence(gaussian), "linearised": straight}
         info |= {name: getattr(own, name) for name in tuned} | ({"rounds": rounds} if tuned else {})
-        info |= {"seconds": time.perf_counter() - began}
         state = {"loc": mode.x} | _kept(gaussian, mode.density.dim)
+        info |= {"seconds": time.perf_counter() - began}
         whole = Linearised(own, mode.weights(own)) if straight else own
         return Fit(whole, args, kwargs, "laplace", draws, {"log_density": mode.path()}, stats, info, state=state)
 

@@ -1,5 +1,6 @@
 """The network's tangent: the model for which the Gauss-Newton matrix is no approximation."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,9 @@ class Linearised:
     def outputs(self, weights: Theta, data: Data) -> Tensor:
         """Return the tangent's outputs, (N, K)."""
         step = {name: weights[name] - value for name, value in self.at.items()}
-        value, change = jvp(lambda w: self.whole.outputs(w, data), (self.at,), (step,))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, when it first loads its derivatives
+            value, change = jvp(lambda w: self.whole.outputs(w, data), (self.at,), (step,))
         return value + change
 
     def observe(self, outputs: Tensor, data: Data) -> None:

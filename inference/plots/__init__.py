@@ -18,14 +18,15 @@ from inference.base import Fit, Unsupported
 from inference.calibration import Calibration
 from inference.check import named, table
 from inference.datatree import to_datatree
+from inference.plots.bands import bands
 from inference.plots.chains import energy, evolution, ranks, trace
 from inference.plots.ellipses import ellipses
 from inference.plots.panels import PANELS, columns_of, density_of, in_units, page
 from inference.plots.reliability import reliability
 
 __all__ = [
-    "calibration", "compare", "ellipses", "energy", "evolution", "objective", "predictive", "ranks", "reliability",
-    "trace",
+    "bands", "calibration", "compare", "ellipses", "energy", "evolution", "objective", "predictive", "ranks",
+    "reliability", "trace",
 ]  # fmt: skip
 
 

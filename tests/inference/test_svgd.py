@@ -37,7 +37,7 @@ def test_the_direction_is_the_formulas():
 
 
 def test_many_particles_have_the_posteriors_moments():
-    fit = svgd.fit(gaussian, LOC, COV, num_samples=300, num_steps=1000)
+    fit = svgd.fit(gaussian, LOC, COV, num_samples=200, num_steps=600)
     x = fit.draws["x"][0]
     assert float((x.mean(0) - LOC).abs().max()) < 0.05
     assert float((torch.cov(x.T) / COV - 1).abs().max()) < 0.05

@@ -41,6 +41,7 @@ def test_momentum_keeps_the_variance_and_travels_further():
     assert float(x.var()) == pytest.approx(1 / (1 - 0.04 / 3.8), rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["sgld", "sghmc"])
 def test_minibatches_draw_from_the_exact_posterior(kernel):
     model = LinearRegression(features=2, spread=2.0)
