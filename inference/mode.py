@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from inference.base import Fit, fresh, joint
 from inference.density import Density
+from inference.optimum import own_way
 from inference.optimum import summit as summit
 
 
@@ -30,6 +31,8 @@ def fit(
     jacobian: False for the mode of p(theta | x) in the model's own coordinates, which is what MAP means;
         True for the mode in unconstrained coordinates, about which `laplace` expands. They differ wherever
         a site is constrained: Beta(a, b) has its mode at (a - 1) / (a + b - 2), and at a / (a + b).
+    A model that knows its only mode (`HasPeak`) is asked for it; num_steps and num_restarts then say nothing.
+
     Returns: a Fit with trace `log_density`, (step,), of the best start, and in info whether it converged,
         why not, the gradient's norm, every restart's end, and how many distinct modes they found.
     Raises: Unsupported when a site is neither continuous nor can be summed out.
@@ -38,6 +41,10 @@ def fit(
     began = time.perf_counter()
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
         bar.add_task("mode", total=None)
+        peak = own_way.peak(own, args, kwargs)
+        if peak is not None:
+            draws, info = own_way.point(peak), own_way.report(peak, tol, seed, began)
+            return Fit(own, args, kwargs, "mode", draws, {"log_density": torch.tensor([peak.log_density])}, info=info)
         density = Density.of(joint(own, args, kwargs), args, kwargs, jacobian=jacobian)
         generator = torch.Generator(torch.empty(0).device).manual_seed(seed)
         top = summit.find(density, generator, num_restarts=num_restarts, num_steps=num_steps, tol=tol)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +12,6 @@ from ppmodels.population._priors import smooth_factor
 from ppmodels.population._self_driven import square
 from ppmodels.population._windows import Windows
 from ppmodels.population.lagging import lagged
-
-if TYPE_CHECKING:
-    from ppmodels.population.glm import CoupledGLM
 
 BINS = 8192  # of a block
 KEPT = 2**30  # bytes of features up to which they are kept between passes, and made anew beyond
@@ -29,7 +26,7 @@ class Bank:
     never laid out: spikes are filtered block by block, so memory does not grow with the window.
     """
 
-    model: "CoupledGLM"
+    model: Any
     data: Data
     own: Windows
     _kept: list[Block] = field(default_factory=list, repr=False)

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyro
@@ -18,14 +18,11 @@ from ppmodels.population._windows import Windows, check_window
 from ppmodels.population.binning import Counts
 from ppmodels.population.lagging import lagged
 
-if TYPE_CHECKING:
-    from ppmodels.population.glm import CoupledGLM
-
 BLOCK = 1000  # bins of a row, unless said: what cross-validation leaves out together
 log = logging.getLogger("ppmodels")
 
 
-def check(model: "CoupledGLM") -> None:
+def check(model: Any) -> None:
     """Refuse fields that cannot be, in one line that names the field."""
     if model.neurons < 1 or model.stimuli < 0:
         raise ValueError(f"there must be a neuron, and no negative number of stimuli; {model.neurons}, {model.stimuli}")
@@ -42,7 +39,7 @@ def check(model: "CoupledGLM") -> None:
     _ = model.law
 
 
-def population(model: "CoupledGLM", theta: Theta, data: Data) -> PopulationCounts:
+def population(model: Any, theta: Theta, data: Data) -> PopulationCounts:
     """The law of the counts at these weights: (R,) trials of (T, N)."""
     stimulus, own = data.given["stimulus"], model.windows(data.given["stimulus"])
     neurons = model.neurons
@@ -83,9 +80,7 @@ def keep_filters(theta: Theta, own: Windows) -> None:
         pyro.sample(name, dist.Delta(value, event_dim=value.ndim).mask(False), obs=value, infer=named)
 
 
-def data(
-    model: "CoupledGLM", counts: Any, stimulus: Any = None, *, block: int | None = None, warm_up: bool = True
-) -> Data:
+def data(model: Any, counts: Any, stimulus: Any = None, *, block: int | None = None, warm_up: bool = True) -> Data:
     """Return a recording as the model's data: every row a trial, or a block of a long one, with the bins before it.
 
     counts: a `Counts`, or an array (time, neuron), or (trial, time, neuron), or a sequence of trials.
@@ -128,7 +123,7 @@ def _padded(x: Tensor, length: int) -> Tensor:
     return torch.cat([x, x.new_zeros(length - len(x), x.shape[1])]) if len(x) < length else x
 
 
-def _check_counts(model: "CoupledGLM", counts: Counts) -> None:
+def _check_counts(model: Any, counts: Counts) -> None:
     if len(counts.neurons) != model.neurons:
         raise ValueError(f"the model has {model.neurons} neurons, the counts {len(counts.neurons)}")
     if not math.isclose(counts.bin_size, model.bin_size, rel_tol=1e-6):
@@ -142,7 +137,7 @@ def _check_counts(model: "CoupledGLM", counts: Counts) -> None:
                 raise ValueError(f"{said}; a Bernoulli bin holds one at most: take shorter bins or Poisson counts")
 
 
-def _stimuli(model: "CoupledGLM", counts: Counts, stimulus: Any) -> list[Tensor]:
+def _stimuli(model: Any, counts: Counts, stimulus: Any) -> list[Tensor]:
     """The stimulus of each trial, (T_k, D)."""
     like = counts.trials[0]
     if stimulus is None:
@@ -167,7 +162,7 @@ def _stimuli(model: "CoupledGLM", counts: Counts, stimulus: Any) -> list[Tensor]
     return found
 
 
-def _labels(model: "CoupledGLM", counts: Counts, own: Any, length: int) -> dict[str, Sequence[Any]]:
+def _labels(model: Any, counts: Counts, own: Any, length: int) -> dict[str, Sequence[Any]]:
     """Names of neurons, and lags and bins in seconds."""
     bins = [round(i * model.bin_size, 9) for i in range(max(own.past, own.lead, length) + 1)]
     labels = {"neuron": counts.neurons, "post": counts.neurons, "pre": counts.neurons}

@@ -3,7 +3,7 @@
 import logging
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from ppmodels.population._bank import Bank
 from ppmodels.population._climb import Ascent, climb
 from ppmodels.population._law import Law
 
-if TYPE_CHECKING:
-    from ppmodels.population.glm import CoupledGLM
-
 log = logging.getLogger("ppmodels")
 ROUND = 15  # steps after which a climb that is not over gets a better guide
 GUESS = 10**11  # multiplications that a guess of the Hessians may take
@@ -23,15 +20,14 @@ SLICE = 2**23  # numbers that the drives of a block at many draws may take
 
 
 def peak(
-    model: "CoupledGLM", data: Data, curvature: bool = False, start: Theta | None = None, num_steps: int = 200
+    model: Any, data: Data, curvature: bool = False, start: Theta | None = None, num_steps: int = 200
 ) -> Peak | None:
     """Return the mode, with its curvature on request; None where the law or the priors are not concave together.
 
     One Gram matrix of the shared features, scaled by each neuron's mean rate, is so near to every neuron's Hessian
     that L-BFGS takes about ten steps, each two matrix products for the whole population.
     """
-    convex = {"ridge", "smooth"}
-    if not (model.law.concave and model.filters in convex and model.couplings in convex) or data.index is not None:
+    if not is_concave(model) or data.index is not None:
         return None
     problem = _Problem(model, data)
     begin = None if start is None else problem.bank.weights(start).double()
@@ -46,10 +42,23 @@ def peak(
     return problem.found(weights, value, decrement, factor, ascent.steps)
 
 
+def is_concave(model: Any) -> bool:
+    """Is the log posterior concave, with Gaussian priors?"""
+    gaussian = {"ridge", "smooth"}
+    return model.law.concave and model.filters in gaussian and model.couplings in gaussian
+
+
+def curvatures(model: Any, data: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return priors' means (N, P) and precisions (N, P, P), modes (N, P), and minus the Hessians there (N, P, P)."""
+    problem = _Problem(model, data)
+    weights, _, _, factor = problem.polish(problem.climb(None, 200).x)
+    return problem.mean.expand_as(weights), problem.precision, weights, factor @ factor.mT
+
+
 class _Problem:
     """Each neuron's log posterior as a function of its weights, (N, P), over one bank of features."""
 
-    def __init__(self, model: "CoupledGLM", data: Data) -> None:
+    def __init__(self, model: Any, data: Data) -> None:
         like = data.observed["counts"]
         self.law, self.bank = model.law, Bank(model, data, model.windows(like))
         self.mask = self.bank.mask()

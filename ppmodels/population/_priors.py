@@ -1,7 +1,7 @@
 """Priors of filters, as weights on an orthonormal basis whose functions have mean square one over the window."""
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -11,15 +11,12 @@ from torch import Tensor
 from ppmodels.base import Theta, dims
 from ppmodels.population._windows import Windows
 
-if TYPE_CHECKING:
-    from ppmodels.population.glm import CoupledGLM
-
 FilterPrior = Literal["ridge", "smooth", "ald"]
 CouplingPrior = Literal["ridge", "smooth", "ard", "group", "horseshoe"]
 LENGTH = 0.15  # of the window: over which a smooth filter keeps its value
 
 
-def latents(model: "CoupledGLM", own: Windows) -> Theta:
+def latents(model: Any, own: Windows) -> Theta:
     """Sample the latents of one neuron of a coupled model; in a plate, of all."""
     zero, rest, others = own.stimulus.new_zeros(()), model.law.rest, model.neurons - 1
     theta = {"baseline": pyro.sample("baseline", dist.Normal(zero + rest, model.spread))}

@@ -90,4 +90,8 @@ class CoupledGLM:
 
     def with_filters(self, theta: Theta) -> Theta:
         """Return the weights, (..., N, functions), and where draws are to hold them the filters, lag by lag."""
-        return theta | (_fields.filters(theta, self.windows(theta["baseline"])) if self.lags else {})
+        return theta | (self.filters_in_time(theta) if self.lags else {})
+
+    def filters_in_time(self, theta: Theta) -> Theta:
+        """Return the filters lag by lag: stimulus_filter, history_filter, coupling_filter."""
+        return _fields.filters(theta, self.windows(theta["baseline"]))
