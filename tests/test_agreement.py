@@ -6,6 +6,7 @@ import torch
 from inference import exact, laplace, mcmc, mode, svi
 from inference.check import summary
 from inference.predict import simulate
+from ppmodels.kernels.gp import GaussianProcess
 from ppmodels.memory.boltzmann import BoltzmannMachine
 from ppmodels.regression.linear import LinearRegression
 from tests.inference.posteriors import NAMES, posterior
@@ -95,6 +96,26 @@ def test_approximations_agree_with_a_long_run():
         assert 0.75 < ratio < 1.33, fit
     gap, _ = apart(moments(svi.fit(model, data, seed=1, guide="mean-field", num_samples=10_000)), truth)
     assert gap < 0.5
+
+
+@pytest.mark.slow
+def test_a_heavy_tail_is_reached_by_nuts_and_noticed_by_laplace():
+    """Few noisy rows: a long lengthscale, with the function a constant, explains them too, in a tail of its own.
+
+    No Gaussian has that tail: Laplace's draws of the lengthscale are far too narrow, and its k-hat shows it.
+    """
+    model, options = GaussianProcess(), {"compile": False}
+    data, _ = simulate(model, 60, seed=4)
+    long = mcmc.fit(model, data, seed=99, num_chains=32, num_samples=400, num_warmup=300, **options)
+    assert summary(long)["r_hat"].max() < 1.01
+    truth = moments(long)
+    nuts = mcmc.fit(model, data, seed=1, kernel="nuts", num_chains=8, num_samples=300, **options)
+    gap, ratio = apart(moments(nuts), truth)
+    assert gap < 0.1
+    assert 0.9 < ratio < 1.1
+    near = laplace.fit(model, data, seed=1, num_samples=10_000)
+    assert near.info["khat"] > 0.5
+    assert float(moments(near)["lengthscale"][1] / truth["lengthscale"][1]) < 0.6
 
 
 SLOW = [pytest.param(name, marks=() if name == "eight_schools" else pytest.mark.slow) for name in NAMES]
