@@ -48,7 +48,8 @@ def fit(
 
     batch_size: rows a step; a tenth of all unless said. The gradient's noise is what makes the steps wander.
     num_steps: of the climb, by Adam. num_snapshots, thinning: snapshots, and steps from one to the next.
-    rank: 0 for the diagonal alone, as in SWA with its variances. scale: 1/2 as published.
+    rank: 0 for the diagonal alone, as in SWA with its variances. scale: 1/2 as published; 0 is SWA,
+        the average alone.
     lr: by default 2 dim / tr V, V the covariance of the gradient's noise, at which the wandering has the
         posterior's width; never above the largest that is stable.
     num_chains: climbs, each with a Gaussian of its own; they may be different modes.

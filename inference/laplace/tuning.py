@@ -11,8 +11,9 @@ from scipy.optimize import minimize
 from inference.base import Unsupported
 
 ROUNDS = 20  # of mode and hyperparameters in turn
-AGREE = 1e-5  # relative change of every hyperparameter below which the rounds end
-FACTOR = 1e4  # a hyperparameter moves in one round by at most this factor
+AGREE = 5e-5  # relative change of every hyperparameter below which the rounds end
+NOWHERE = 1e12  # minus the evidence where there is no Gaussian
+FACTOR = 100.0  # a hyperparameter moves in one round by at most this factor
 
 Evidence = Callable[[Any], float]
 
@@ -38,13 +39,13 @@ def tune(
             try:
                 value = evidence(_write(model, fields, logs), mode)
             except Unsupported:
-                return math.inf  # not a maximum under these fields
-            return -value if math.isfinite(value) else math.inf
+                return NOWHERE  # not a maximum under these fields
+            return -value if math.isfinite(value) else NOWHERE
 
-        best = minimize(missed, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9, "maxfev": 400})
-        moved = np.clip(best.x, start - math.log(FACTOR), start + math.log(FACTOR))
-        far = float(np.abs(moved - start).max())
-        start = moved
+        near = [(v - math.log(FACTOR), v + math.log(FACTOR)) for v in start]
+        best = minimize(missed, start, method="L-BFGS-B", bounds=near, options={"ftol": 1e-13, "eps": 1e-6})
+        far = float(np.abs(best.x - start).max())
+        start = best.x
         mode = climb(_write(model, fields, start))
         if far < AGREE:
             break

@@ -53,7 +53,7 @@ def test_more_data_take_away_the_epistemic_part_alone():
     for rows in (20, 2000):
         data, _ = simulate(model, rows, seed=0)
         fit = exact.fit(model, data, num_samples=2000)
-        parts.append(outcomes(fit, Data(2, {"x": torch.tensor([[0.0], [8.0]])})))
+        parts.append(outcomes(fit, Data(2, {"x": torch.tensor([[0.0], [8.0]], dtype=F)})))
     assert float(parts[1].epistemic[0]) < 0.05 * float(parts[0].epistemic[0])
     assert torch.allclose(parts[0].aleatoric, parts[1].aleatoric)
     assert float(parts[0].epistemic[1]) > 10 * float(parts[0].epistemic[0]), "it grows away from the data"
