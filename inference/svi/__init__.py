@@ -76,8 +76,8 @@ def fit(
         and the best parameters are kept.
     training: more that `inference.training.Training` takes: clip, ema, groups, optimiser, precision, schedule, window.
 
-    Returns: a Fit with trace `elbo` and `held_out`, and info `converged`, `message`, `guide`, `elbo`, `elbo_se`,
-        `khat`, `learned`. What was learned is in `state["parameters"]` by name.
+    Returns: a Fit with trace `elbo` and `held_out` (for as many rows), and info `converged`, `message`, `guide`,
+        `elbo`, `elbo_se`, `khat`, `learned`. What was learned is in `state["parameters"]` by name.
     Raises: Unsupported where model and guide do not go together; FloatingPointError for a NaN loss.
     """
     options = Options(
@@ -152,13 +152,15 @@ class Run:
                 draws, info = self._draws(objective, survey, parameters)
             info |= _ended(training) | {"learned": sorted(parameters), "executor": training.executor}
             curves = training.curves()
+            if "held_out" in curves:  # looked at once a window
+                curves["held_out"] = curves["held_out"].repeat_interleave(training.stride)[: len(training.objective)]
             fit = self._answer(own, draws, curves.pop("objective"), info, {"parameters": parameters})
             return replace(fit, trace=fit.trace | curves)
 
     def _training(self, name: str, restart: int, bar: Progress, objective: Objective) -> Training:
         o, rows = self.options, self.args[0].rows if self.args and isinstance(self.args[0], Data) else 0
         saved = self._checkpoint(restart, guide=name, rows=rows, batch_size=o.batch_size, start=restart)
-        held = HeldOut(lambda: objective.loss(None, o.held_out), 5 * o.patience) if o.held_out is not None else None
+        held = None if o.held_out is None else _held_out(objective, o.held_out, rows, 5 * o.patience)
         return o.prepare(
             rows=rows, seed=self.seed, checkpoint=saved, callbacks=[_shown(bar, o.num_steps)], held_out=held,
             before=objective.at, compile=self.compile,
@@ -214,6 +216,11 @@ def _ended(training: Training) -> dict[str, Any]:
     if training.plateau is None:
         return {"converged": True, "message": "the schedule was followed to its end", "steps": steps}
     return _ending(training.plateau, steps)
+
+
+def _held_out(objective: Objective, data: Data, rows: int, patience: int) -> HeldOut:
+    """The bound of rows held out, for as many rows as are trained on: so that both are on one scale."""
+    return HeldOut(lambda: objective.loss(None, data) * (rows / data.rows), patience)
 
 
 def _parameters() -> dict[str, Tensor]:

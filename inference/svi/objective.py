@@ -16,6 +16,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from inference.base import Unsupported, joint
+from inference.density.program import is_computed
 from inference.svi.weighted import WeightedELBO
 from inference.tracing.over_draws import over_draws
 
@@ -59,7 +60,7 @@ class Survey:
             tuple(n["name"] for n in latent if any(f.name == "rows" for f in n["cond_indep_stack"])),
             tuple(n["name"] for n in discrete if n["fn"].has_enumerate_support),
             tuple(n["name"] for n in discrete if not n["fn"].has_enumerate_support),
-            tuple(n["name"] for n in nodes if n["type"] == "sample" and n["infer"].get("_deterministic")),
+            tuple(n["name"] for n in nodes if n["type"] == "sample" and is_computed(n)),
             any(n["type"] == "param" for n in nodes),
             any(p.subsample_size is not None and p.subsample_size < p.size for p in plates),
         )
@@ -128,7 +129,9 @@ class Objective:
         with warnings.catch_warnings(), pyro.validation_enabled(is_validation_enabled() and not self._looked):
             warnings.filterwarnings("ignore", message=".*was not registered in the param store.*")
             self._looked = data is None
-            return self.estimator.differentiable_loss(self._model, self.guide, *args, **self.kwargs)
+            with torch.enable_grad():  # Pyro refuses a bound that has no gradient, also where none is asked for
+                bound = self.estimator.differentiable_loss(self._model, self.guide, *args, **self.kwargs)
+        return bound if torch.is_grad_enabled() else bound.detach()
 
     def draw(self, number: int, wanted: tuple[str, ...]) -> tuple[dict[str, Tensor], Tensor]:
         """Return the wanted sites at draws of the guide, (number, *site), and log p - log q there, (number,)."""

@@ -1,15 +1,18 @@
 """What a fit learned: parameters by name, and a context in which programs see them."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from inference.base import Fit
+from inference.base import Fit, Program
+from ppmodels.base import Data
 
 Parameters = dict[str, Tensor]
 
@@ -25,6 +28,24 @@ def learned(fit: Fit) -> Iterator[None]:
     parameters = fit.state.get("parameters", {}) if isinstance(fit.state, Mapping) else {}
     with Restored(parameters):
         yield
+
+
+def frozen(fit: Fit) -> Program:
+    """Return the model's joint with what the fit learned held fast: a plain program, for back ends that learn nothing.
+
+    It takes one `Data`, of the fit's rows or of others.
+    """
+    own: Any = copy.deepcopy(fit.model)
+    for part in vars(own).values():
+        if isinstance(part, nn.Module):
+            part.eval().requires_grad_(False)  # which Pyro then takes for no parameters
+    parameters = fit.state.get("parameters", {}) if isinstance(fit.state, Mapping) else {}
+
+    def program(data: Data) -> None:
+        with poutine.block(hide_types=["param"]), Restored(parameters):
+            pyro.condition(own.model, data=dict(data.observed))(data)
+
+    return program
 
 
 class Restored(Messenger):

@@ -91,8 +91,8 @@ class Training:
             while self.step < self.num_steps and not self.ended:
                 recent.append(self._descend(loss))
                 self.step += 1
-                if len(recent) == self._window or self.step == self.num_steps:
-                    self._look(recent, whole=len(recent) == self._window)
+                if len(recent) == self.stride or self.step == self.num_steps:
+                    self._look(recent, whole=len(recent) == self.stride)
                     told = f"training, objective {math.fsum(self.objective[-len(recent) :]) / len(recent):.4g}"
                     bar.update(task, completed=self.step, description=told)
                     recent = []
@@ -130,7 +130,8 @@ class Training:
         return arrived or self.stopped or (self.held_out is not None and self.held_out.stopped)
 
     @property
-    def _window(self) -> int:
+    def stride(self) -> int:
+        """Steps between two looks at the objective."""
         batches = 1 if self.batch_size is None else math.ceil(self.rows / self.batch_size)
         return self.window or max(200, batches)
 

@@ -39,9 +39,9 @@ class ConditionalVAE:
     observed: ClassVar[tuple[str, ...]] = ("x",)
 
     def __post_init__(self) -> None:
-        _networks.check_fields(self, FAMILIES)
         if self.network == "convolutional":
             raise ValueError("a class told beside an image needs network='mlp' or 'linear'")
+        _networks.check_fields(self, FAMILIES)
 
     @cached_property
     def encoder(self) -> Encoder:

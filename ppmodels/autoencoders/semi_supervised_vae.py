@@ -44,9 +44,9 @@ class SemiSupervisedVAE:
     observed: ClassVar[tuple[str, ...]] = ("x",)
 
     def __post_init__(self) -> None:
-        _networks.check_fields(self, FAMILIES)
         if self.network == "convolutional" or not 0 <= self.weight < math.inf:
             raise ValueError("network must be mlp or linear, and weight at least 0 and finite")
+        _networks.check_fields(self, FAMILIES)
 
     @cached_property
     def networks(self) -> nn.ModuleDict:
