@@ -170,3 +170,33 @@ def test_modes_that_touch_are_no_alarm():
 def test_too_few_draws_say_how_many_more():
     fit = mcmc.fit(banana, num_chains=2, num_samples=60, num_warmup=100, seed=0)
     assert any("ESS" in s and "times as long" in s for s in sentences(fit))
+
+
+def test_steps_too_long_are_told_to_be_shortened(monkeypatch):
+    def steep():
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        pyro.sample("b", dist.Normal(a.square(), 0.2))
+
+    monkeypatch.setattr(run, "HALVINGS", 0)
+    few = {"num_chains": 32, "num_warmup": 60, "num_samples": 80, "compile": False}
+    fit = mcmc.fit(steep, seed=1, target_accept_prob=0.5, **few)
+    (found,) = (s for s in sentences(fit) if "diverge" in s)
+    assert "raise target_accept_prob from 0.5 to 0.95" in found
+    careful = mcmc.fit(steep, seed=1, target_accept_prob=0.95, **few)
+    assert careful.stats["diverging"].sum() < fit.stats["diverging"].sum() / 2
+
+
+def test_what_data_know_only_together_is_named():
+    def program(y, prior):
+        a = pyro.sample("a", dist.Normal(0.0, prior))
+        b = pyro.sample("b", dist.Normal(0.0, prior))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(a + b, 1.0), obs=y)
+
+    y = torch.linspace(-1, 3, 50, dtype=torch.float64)
+    few = {"num_chains": 8, "num_warmup": 100, "num_samples": 200, "compile": False}
+    found = sentences(mcmc.fit(program, y, 10.0, **few))
+    (told,) = (s for s in found if "known only together" in s)
+    assert told.startswith("note a: 'a' and 'b'")
+    assert "fix one of them, or write the model in terms of their sum" in told
+    assert not any("known only together" in s for s in sentences(mcmc.fit(program, y, 0.2, **few)))

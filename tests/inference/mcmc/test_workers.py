@@ -184,34 +184,68 @@ def test_workers_that_keep_dying_are_an_error_of_one_line(tmp_path, quiet):
 
 
 CLUSTER = """
-import logging, sys, warnings
+import logging, sys
+from pathlib import Path
 import joblib, torch
-from distributed import Client, LocalCluster
 from inference import mcmc
 sys.path.insert(0, sys.argv[1])
-from tests.inference.mcmc.test_workers import SHORT, Y, program
+from tests.inference.mcmc.test_workers import SHORT, Y, mortal, program
+
+def dask():
+    from distributed import Client, LocalCluster
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL)
+    return cluster, Client(cluster)
+
+def ray():
+    import ray
+    from ray.util.joblib import register_ray
+    register_ray()
+    return ray.init(num_cpus=2, include_dashboard=False), ray.init(ignore_reinit_error=True)
 
 if __name__ == "__main__":
-    cluster = LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, silence_logs=logging.CRITICAL)
-    with cluster, Client(cluster), joblib.parallel_config(backend="dask"):
-        fit = mcmc.fit(program, Y, workers=-1, **SHORT)
+    where, deaths = sys.argv[3], int(sys.argv[4])
+    cluster, client = {"dask": dask, "ray": ray}[where]()
+    with cluster, client, joblib.parallel_config(backend=where):
+        if deaths:
+            fit = mcmc.fit(mortal(Path(sys.argv[5]), deaths), workers=-1, **SHORT)
+        else:
+            fit = mcmc.fit(program, Y, workers=-1, **SHORT)
     torch.save((fit.draws, fit.stats), sys.argv[2])
 """
 
 
-@pytest.mark.slow
-def test_a_dask_cluster_draws_the_same(alone, tmp_path):
-    pytest.importorskip("distributed")
-    root = Path(__file__).resolve().parents[3]
+def drawn_by(where, tmp_path, deaths=0):
+    """What a cluster of two workers draws, of which so many die."""
+    root, graves = Path(__file__).resolve().parents[3], tmp_path / "graves"
     script, answer = tmp_path / "cluster.py", tmp_path / "answer.pt"
+    graves.mkdir()
     script.write_text(CLUSTER)
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    words = [sys.executable, str(script), str(root), str(answer)]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    words = [sys.executable, str(script), str(root), str(answer), where, str(deaths), str(graves)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
-    draws, stats = torch.load(answer)
-    assert all(torch.equal(draws[name], value) for name, value in alone.draws.items())
-    assert all(torch.equal(stats[name], value) for name, value in alone.stats.items())
+    assert len(list(graves.iterdir())) == deaths
+    return torch.load(answer)
+
+
+def assert_drawn(found, fit):
+    draws, stats = found
+    assert all(torch.equal(draws[name], value) for name, value in fit.draws.items())
+    assert all(torch.equal(stats[name], value) for name, value in fit.stats.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_cluster_draws_the_same(where, package, alone, tmp_path):
+    pytest.importorskip(package)
+    assert_drawn(drawn_by(where, tmp_path), alone)
+
+
+@pytest.mark.slow
+def test_a_worker_of_a_cluster_that_dies_changes_no_draw(tmp_path):
+    pytest.importorskip("distributed")
+    (tmp_path / "none").mkdir()
+    assert_drawn(drawn_by("dask", tmp_path, deaths=1), mcmc.fit(mortal(tmp_path / "none", 0), workers=1, **SHORT))
 
 
 def test_threads_of_one_process_draw_one_block_at_a_time(alone):
