@@ -1,13 +1,13 @@
 """A load of text worked through: subsampled, cut into windows, and climbed step by step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ppmodels.embedding._objective import Objective
-from ppmodels.embedding._step import ascend
+from ppmodels.embedding._step import Prediction, ascend
 from ppmodels.embedding.tokens import Load
 from ppmodels.embedding.windows import Windows, blocks
 
@@ -49,29 +49,27 @@ class Plan:
         load = self.loads[number % len(self.loads)]
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
         tokens = torch.from_numpy(load.read().copy()).long().to(self.device)
-        done, each = number / (len(self.loads) * self.epochs), 1 / (len(self.loads) * self.epochs)
-        batches, loss = list(self._batches(tokens, generator)), float("nan")
-        for i, batch in enumerate(batches):
-            lr = self.lr * max(1 - done - each * i / len(batches), 1e-4)
-            last = i == len(batches) - 1
-            loss = ascend(batch, v, u, self.objective, self.cbow, lr, generator, self.damping, last)
+        windows = self._windows(tokens, generator)
+        batch = Prediction.of(windows, self.objective, self.cbow, generator)
+        size = self.batch_size // self.objective.block
+        steps, loss = -(-len(batch.rows) // size), float("nan")
+        for i, part in enumerate(batch.split(size)):
+            share = (number + i / steps) / (len(self.loads) * self.epochs)
+            lr = self.lr * max(1 - share, 1e-4)
+            loss = ascend(part, v, u, self.objective, lr, self.damping, i == steps - 1)
         return loss
 
-    def _batches(self, tokens: Tensor, generator: torch.Generator) -> Iterator[Windows]:
+    def _windows(self, tokens: Tensor, generator: torch.Generator) -> Windows:
         """Subsample a load's words, and cut what is left into windows."""
         word, sentence = tokens >= 0, (tokens < 0).cumsum(0)
         chance = self.keep.to(tokens.device)[tokens.clamp(min=0)]
         uniform = torch.rand(len(tokens), generator=generator, dtype=chance.dtype, device=tokens.device)
         kept = word & (uniform < chance)
         tokens, sentence = tokens[kept], sentence[kept]
-        more, c = -len(tokens) % self.batch_size, self.window
+        more, c = -len(tokens) % self.objective.block, self.window
         tokens = torch.nn.functional.pad(tokens, (c, c + more))
         sentence = torch.nn.functional.pad(sentence, (c, c + more), value=-1)
         reach = torch.full((len(tokens) - 2 * c,), c, device=tokens.device)
         if self.dynamic:
             reach = torch.randint(1, c + 1, reach.shape, generator=generator, device=tokens.device)
-        for start in range(0, len(reach), self.batch_size):
-            stop = start + self.batch_size
-            part = slice(start, stop + 2 * c)
-            block = self.objective.block
-            yield blocks(tokens[part], sentence[part], reach[start:stop], c, torch.float32, block)
+        return blocks(tokens, sentence, reach, c, torch.float32, self.objective.block)

@@ -1,5 +1,6 @@
 """One step: the scores of a few hundred words against their neighbours and against noise, and the way up."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,48 +11,57 @@ from ppmodels.embedding.windows import Windows
 
 
 class Prediction(NamedTuple):
-    """What predicts what, in blocks.
+    """What predicts what, in n blocks of B.
 
-    hidden: what predicts, (n, B, d). rows: of v, that it is made of, (n, R). mean: how, (n, B, R); None where the
-    rows are hidden itself. targets: words that may be predicted, (n, H). positive: which of them are, (n, B, H).
+    rows: of v, that predict, (n, R). mean: how a row of a block is made of them, (n, B, R); None where they are it.
+    targets: words that may be predicted, (n, H). positive: which of them are, (n, B, H). columns: rows of u that the
+    scores are against, (n, C).
     """
 
-    hidden: Tensor
     rows: Tensor
     mean: Tensor | None
     targets: Tensor
     positive: Tensor
+    columns: Tensor
 
+    @classmethod
+    def of(cls, windows: Windows, objective: Objective, cbow: bool, generator: torch.Generator) -> "Prediction":
+        """Return the neighbours by the centre; with `cbow`, the centre by the mean of its neighbours."""
+        centre, around, near = windows
+        if not cbow:
+            return cls(centre, None, around, near, objective.columns(around, generator))
+        there = near.sum(-1, keepdim=True)  # (n, B, 1)
+        own = torch.eye(centre.shape[1], dtype=near.dtype, device=near.device) * there.clamp(max=1)  # (n, B, B)
+        return cls(around, near / there.clamp(min=1), centre, own, objective.columns(centre, generator))
 
-def predict(batch: Windows, v: Tensor, cbow: bool) -> Prediction:
-    """Return the neighbours by the centre's vector; with `cbow`, the centre by the mean of its neighbours'."""
-    centre, around, near = batch
-    if not cbow:
-        return Prediction(gather(v, centre), centre, None, around, near)
-    there = near.sum(-1, keepdim=True)  # (n, B, 1)
-    mean = near / there.clamp(min=1)
-    own = torch.eye(centre.shape[1], dtype=v.dtype, device=v.device) * there.clamp(max=1)  # (n, B, B)
-    return Prediction(mean @ gather(v, around), around, mean, centre, own)
+    def split(self, size: int) -> Iterator["Prediction"]:
+        """Yield them, so many blocks at once."""
+        for start in range(0, len(self.rows), size):
+            part = slice(start, start + size)
+            mean = None if self.mean is None else self.mean[part]
+            yield Prediction(self.rows[part], mean, self.targets[part], self.positive[part], self.columns[part])
+
+    def hidden(self, v: Tensor) -> Tensor:
+        """Return what predicts, (n, B, d)."""
+        found = gather(v, self.rows)
+        return found if self.mean is None else self.mean @ found
 
 
 def ascend(
-    batch: Windows,
+    batch: Prediction,
     v: Tensor,
     u: Tensor,
     objective: Objective,
-    cbow: bool,
     lr: float,
-    generator: torch.Generator,
     damping: tuple[Tensor, Tensor] | None = None,
     told: bool = False,
 ) -> float:
     """Move v and u, in place, along the objective's gradient; return a pair's loss before, when told, else NaN.
 
-    damping: by which the steps of each word's v (W,) and u (W,) are shortened.
+    damping: by which the steps of each row of v (W,) and of u are shortened.
     """
-    hidden, rows, mean, targets, positive = predict(batch, v, cbow)
-    columns = objective.columns(targets, generator)  # (n, C)
-    theirs = gather(u, columns)  # (n, C, d)
+    rows, mean, targets, positive, columns = batch
+    hidden, theirs = batch.hidden(v), gather(u, columns)  # (n, B, d), (n, C, d)
     score = hidden @ theirs.mT  # (n, B, C): a window is a band of it
     loss = float("nan")
     if told and positive.any():

@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 
 from ppmodels.embedding import loss
 from ppmodels.embedding._objective import Hierarchical, Sampled, Softmax
-from ppmodels.embedding._step import ascend, predict
+from ppmodels.embedding._step import Prediction, ascend
 from ppmodels.embedding.tree import balanced, huffman
 from ppmodels.embedding.windows import blocks, pairs
 
@@ -85,8 +85,8 @@ def by_pairs(name, objective, hidden, targets, columns, output):
 def test_a_step_is_along_the_gradient_of_the_papers_loss(name, cbow):
     objective, (batch, _) = OBJECTIVES[name], windows()
     v, u = normal(9, 3).requires_grad_(), normal(8 if name == "hierarchical" else 9, 3, seed=1).requires_grad_()
-    hidden, _, _, targets, positive = predict(batch, v, cbow)
-    columns = objective.columns(targets, torch.Generator().manual_seed(5))
+    told = Prediction.of(batch, objective, cbow, torch.Generator().manual_seed(5))
+    targets, positive, columns = told.targets, told.positive, told.columns
     n, row, column = positive.nonzero(as_tuple=True)
     if cbow:  # the mean of the neighbours, by hand
         around = [batch.around[i][batch.near[i, r] > 0] for i, r in zip(n.tolist(), row.tolist(), strict=True)]
@@ -94,14 +94,14 @@ def test_a_step_is_along_the_gradient_of_the_papers_loss(name, cbow):
     else:
         rows = v[batch.centre[n, row]]
     total = by_pairs(name, objective, rows, targets[n, column], columns[n], u)
-    score = hidden @ u[columns].mT
+    score = told.hidden(v) @ u[columns].mT
     assert torch.isclose(objective.loss(score, columns, targets, positive), total, rtol=1e-6)  # offsets are float32
     slope_v, slope_u = torch.autograd.grad(total, [v, u])
     moved_v, moved_u = v.detach().clone(), u.detach().clone()
-    told = ascend(batch, moved_v, moved_u, objective, cbow, 0.1, torch.Generator().manual_seed(5), None, True)
+    mean_loss = ascend(told, moved_v, moved_u, objective, 0.1, told=True)
     assert torch.allclose(moved_v - v, -0.1 * slope_v, atol=1e-7)
     assert torch.allclose(moved_u - u, -0.1 * slope_u, atol=1e-7)
-    assert told == pytest.approx(total.item() / len(n), rel=1e-6)
+    assert mean_loss == pytest.approx(total.item() / len(n), rel=1e-6)
 
 
 def test_softmax_at_zero_is_log_w_and_its_gradient_is_probability_minus_truth():
