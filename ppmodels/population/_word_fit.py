@@ -1,5 +1,7 @@
 """The pairwise maximum-entropy distribution of the highest likelihood, exactly, by pseudolikelihood, or by sampling."""
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from ppmodels.population.maximum_entropy import PairwiseMaximumEntropy, features
 
 STEPS = 500
+MEMORY = 10  # steps that L-BFGS remembers
 GAIN = 1e-17  # nats a word still to be had, at which the climb ends
 CLOSE = 1e-11  # nats, so few that rounding hides whether a step gains them; the step is then Newton's, and right
 BLOCK = 10_000  # words at once
@@ -46,17 +49,17 @@ class WordMoments:
     def maximise(self, precision: Tensor | float = 0.0, center: Tensor | float = 0.0) -> Tensor:
         """Return h and J (N + P,) of the highest log likelihood, less precision (x - center)^2 / 2.
 
-        Newton's method with the data's covariance of features for the Hessian: where model and data agree, at
-        the top, it is the Hessian but for noise; and it is made once. Pairs that never fire together, whose
-        variance it lacks, have the model's; their J goes down by one a step, to where nothing is to be gained.
+        L-BFGS with the data's covariance of features for the first Hessian: where model and data agree, at the
+        top, it is the Hessian but for noise, and it is made once. Pairs that never fire together, whose variance
+        it lacks, have the model's; their J goes down by one a step, to where nothing is to be gained.
         """
         penalty = (torch.as_tensor(precision).to(self.mean) / self.number).expand(len(self.mean))
-        x, variance = self.parameters, self.cov.diagonal()
+        x, pairs = self.parameters, deque[tuple[Tensor, Tensor]](maxlen=MEMORY)
         value, grad, mean = self._climbed(x, penalty, center)
         for _ in range(STEPS):
-            missing = (mean * (1 - mean) - variance).clamp_min(0)
+            missing = (mean * (1 - mean) - self.cov.diagonal()).clamp_min(0)
             root = torch.linalg.cholesky(self.cov + torch.diag(missing + penalty + 1e-12))
-            step = torch.cholesky_solve(grad[:, None], root)[:, 0]
+            step = _direction(grad, pairs, root)
             gain, size, there, found = float(grad @ step), 1.0, x, (value, grad, mean)
             if gain < GAIN:
                 break
@@ -66,6 +69,8 @@ class WordMoments:
                 if gain < CLOSE or float(found[0]) >= float(value) + 1e-4 * size * gain:
                     break
                 size /= 2
+            if float((there - x) @ (grad - found[1])) > 0:
+                pairs.append((there - x, grad - found[1]))
             x, (value, grad, mean) = there, found
         return x
 
@@ -135,3 +140,15 @@ def pseudo(words: Tensor, parameters: Tensor) -> Tensor:
     law = law_of(parameters, words.shape[1])
     field = law.bias + words @ law.matrix
     return (words * field + torch.nn.functional.logsigmoid(-field)).sum()
+
+
+def _direction(grad: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], root: Tensor) -> Tensor:
+    """Return where to go uphill: the two-loop recursion, around the inverse of root root' (Nocedal and Wright, 7.4)."""
+    shares: list[Tensor] = []
+    for moved, turned in reversed(pairs):
+        shares.append((moved @ grad) / (moved @ turned))
+        grad = grad - shares[-1] * turned
+    step = torch.cholesky_solve(grad[:, None], root)[:, 0]
+    for (moved, turned), share in zip(pairs, reversed(shares), strict=True):
+        step = step + moved * (share - (turned @ step) / (moved @ turned))
+    return step

@@ -61,7 +61,7 @@ def test_a_long_recording_and_impossible_moves_stay_finite():
 
 
 @pytest.mark.parametrize(
-    "states, height, rates",
+    ("states", "height", "rates"),
     [(1, -391.92, [19.36]), (2, -341.88, [15.42, 26.02]), (3, -328.53, [13.13, 19.71, 29.71])],
 )
 def test_earthquakes_from_several_starts(states, height, rates):

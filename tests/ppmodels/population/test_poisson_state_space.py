@@ -227,7 +227,7 @@ def test_a_silent_neuron_is_told_of_and_the_rest_is_fitted(data, caplog):
 
 
 @pytest.mark.parametrize(
-    "value, said",
+    ("value", "said"),
     [
         (-1.0, "is negative, which no count is: -1"),
         (1.5, "is no whole number, which counts are: 1.5"),

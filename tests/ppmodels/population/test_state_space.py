@@ -1,4 +1,4 @@
-"""Linear dynamical systems: against the dense joint Gaussian, the filter against its fixed point, EM against the truth."""
+"""Linear dynamical systems: against the dense joint Gaussian, the filter at its fixed point, EM against the truth."""
 
 import math
 
@@ -220,7 +220,7 @@ def test_the_e_step_bound_is_tight_and_the_m_step_a_stationary_point(population)
 
 
 def test_trials_of_different_length_and_missing_bins(population):
-    system, y = population
+    _, y = population
     trials = [trial[: 40 - k % 7] for k, trial in enumerate(y[:30])]
     stacked, coords = stack(trials, bin_size=0.02)
     assert coords["time"][:3] == [0.0, 0.02, 0.04]
@@ -247,7 +247,7 @@ def test_few_trials_take_a_tied_start():
 
 
 @pytest.mark.parametrize(
-    "value, said",
+    ("value", "said"),
     [(torch.inf, "trial 1, bin 2, neuron 'b' is not finite: inf"), (torch.nan, "is missing; say gaps=True")],
 )
 def test_what_is_broken_is_named(value, said):
