@@ -74,13 +74,10 @@ def fit(
             density = Density.of(joint(model, args, kwargs), args, kwargs)
             return Mode(density, summit.find(density, generator, **options))
 
-        rounds = 0
-        if tuned:
-            own, mode, rounds = tune(
-                own, tuned, climb, lambda m, at: at.under(m).log_evidence(structure, m, subnetwork)
-            )
-        else:
-            mode = climb(own)
+        def evidence(model: Any, at: Mode) -> float:
+            return at.under(model).log_evidence(structure, model, subnetwork)
+
+        own, mode, rounds = tune(own, tuned, climb, evidence) if tuned else (own, climb(own), 0)
         gaussian = mode.around(structure, own, subnetwork)
         straight = structure != "full" and isinstance(own, HasNetwork) if linearise is None else linearise
         if straight and not isinstance(own, HasNetwork):
@@ -90,13 +87,8 @@ def fit(
         draws = {name: value[None] for name, value in mode.density.constrain(x).items()}
         converged, message = summit.report(mode.density, mode.top, tol)
         info = {"seed": seed, "converged": converged, "message": message, "structure": structure, "tol": tol}
-        stats = {}
-        if not straight and gaussian.free == mode.density.dim:
-            lp = log_probs(mode.density.batched(min(num_samples, BLOCK)), x)
-            log_q = -0.5 * ((z * z).sum(-1) + len(mode.x) * math.log(2 * math.pi)) + gaussian.half_log_det()
-            khat = psis(lp - log_q)[1]
-            info |= {"khat": khat, "message": message if khat <= TRUSTED else f"{message}; {verdict(khat)}"}
-            stats = {"lp": lp[None]}
+        stats, seen = ({}, {}) if straight or gaussian.free < len(mode.x) else _weighed(mode, gaussian, x, z)
+        info |= seen | {"message": _message(message, seen)}
         info |= mode.facts() | {"log_evidence": mode.evidence(gaussian), "linearised": straight}
         info |= {name: getattr(own, name) for name in tuned} | ({"rounds": rounds} if tuned else {})
         state = {"loc": mode.x} | _kept(gaussian, mode.density.dim)
@@ -152,6 +144,18 @@ class Mode:
         found = {"log_density": self.top.log_prob, "decrement": self.top.decrement}
         found |= {"grad_norm": float(self.top.grad.norm()), "num_modes": summit.num_modes(self.top.ascent)}
         return found | {"restarts": summit.restarts(self.top.ascent)}
+
+
+def _weighed(mode: Mode, gaussian: Gaussian, x: Tensor, z: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The draws' log densities, and how far importance weights say that the Gaussian is from the posterior."""
+    lp = log_probs(mode.density.batched(min(len(x), BLOCK)), x)
+    log_q = -0.5 * ((z * z).sum(-1) + z.shape[1] * math.log(2 * math.pi)) + gaussian.half_log_det()
+    return {"lp": lp[None]}, {"khat": psis(lp - log_q)[1]}
+
+
+def _message(message: str, seen: dict[str, Any]) -> str:
+    khat = seen.get("khat", 0.0)
+    return message if khat <= TRUSTED else f"{message}; {verdict(khat)}"
 
 
 def _kept(gaussian: Gaussian, dim: int) -> dict[str, Any]:
