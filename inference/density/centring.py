@@ -125,7 +125,7 @@ class _Own:
 class _Scored(dist.TorchDistribution):
     """The law of u, at this u, in the place of the law of x."""
 
-    arg_constraints = {}
+    arg_constraints = {}  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
 
     def __init__(self, law: Any, u: Tensor) -> None:
         self.law, self.u = law, u
