@@ -14,10 +14,10 @@ from inference.density.resident import NotResident, Resident
 # compile; they are constants, not measured anew in every run, so that the same seed gives the same draws.
 REPLAY_AN_OPERATION = 3.5e-6
 REPLAY_AN_ELEMENT = 1.5e-9
-COMPILED_CALL = 30e-6
+COMPILED_CALL = 10e-6
 COMPILED_SHARE = 0.25
-COMPILE = 0.5  # a third of the first time's cost: artefacts stay on disk, and a model is seldom run only once
-COMPILE_AN_OPERATION = 12e-3
+COMPILE = 0.15  # an eighth of the first time's cost: artefacts stay on disk, and a model is run again and again
+COMPILE_AN_OPERATION = 4e-3
 TOO_MANY_OPERATIONS = 1500  # inductor's time grows faster than the graph
 
 

@@ -10,6 +10,7 @@ from inference.density.small_matrices import LARGEST
 
 aten = torch.ops.aten
 SMALL_PRODUCT = LARGEST**3  # multiplications up to which a matrix product is written out
+LONG_PRODUCT, FEW_CHAINS = 20_000, 64  # entries of a matrix from which, and chains up to which, rows of chains pay
 FEW_ROWS = 4  # up to which a fixed right factor is repeated for each, and the left one is not copied
 
 
@@ -18,7 +19,7 @@ def matrix_vector(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
     matrix, vector = flags[0]
     a, b = args
     if vector and not matrix:
-        return aten.mm.default(a, b)
+        return _long(a, b) if a.numel() >= LONG_PRODUCT and b.shape[1] <= FEW_CHAINS else aten.mm.default(a, b)
     if a.shape[0] * a.shape[1] <= SMALL_PRODUCT:
         return (a * (b if vector else b[:, None])[None]).sum(1)  # (n, k, C) * (1, k, C) -> (n, C)
     return NotImplemented if vector else _right_fixed(a[None], b[None, :, None])[0, :, 0]
@@ -43,6 +44,11 @@ def batch_of_matrices(target: Any, args: Any, kwargs: Any, flags: Any) -> Any:
         b = b if right else b[..., None]
         return (a[:, :, :, None] * b[:, None]).sum(2)  # (B, n, k, 1, C) * (B, 1, k, m, C) -> (B, n, m, C)
     return NotImplemented if right else _right_fixed(a, b)
+
+
+def _long(a: Tensor, b: Tensor) -> Tensor:
+    """A b, (n, k) times (k, C), by rows of chains: BLAS is two to three times as fast with few long rows."""
+    return aten.mm.default(b.mT.contiguous(), a.mT).mT
 
 
 def _right_fixed(a: Tensor, b: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ C = 5
 CASES = [
     ("mv", torch.mv, [(3, 4), (4,)]),
     ("mv large", torch.mv, [(60, 40), (40,)]),
+    ("mv long", torch.mv, [(500, 40), (40,)]),
     ("mm", torch.mm, [(3, 4), (4, 2)]),
     ("mm large", torch.mm, [(20, 15), (15, 12)]),
     ("mm few rows", torch.mm, [(2, 300), (300, 6)]),

@@ -74,8 +74,8 @@ def test_few_chains_adapt_together_with_others_where_those_are_cheap():
     assert decided(1, num_chains=4).warmup_chains == TOGETHER
     assert decided(1, num_chains=4).lanes == TOGETHER, "one compiled step serves all"
     assert decided(1, num_chains=4, kernel="nuts").lanes == 4, "where each lane may wait for the slowest"
-    assert decided(5_000, num_chains=4).lanes == 4, "where lanes cost"
+    assert decided(10_000, num_chains=4).lanes == 4, "where lanes cost"
     assert decided(BUDGET, num_chains=4).warmup_chains == 4
     assert decided(1, num_chains=4).num_samples == 1000
     assert decided(1, kernel="nutpie").warmup_chains == decided(1, kernel="nutpie").num_chains == 4
-    assert decided(5_000, num_chains=4).warmup_calls < decided(1, num_chains=4).warmup_calls
+    assert decided(10_000, num_chains=4).warmup_calls < decided(1, num_chains=4).warmup_calls
