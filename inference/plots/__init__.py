@@ -23,10 +23,11 @@ from inference.plots.chains import energy, evolution, ranks, trace
 from inference.plots.ellipses import ellipses
 from inference.plots.panels import PANELS, columns_of, density_of, in_units, page
 from inference.plots.reliability import reliability
+from inference.plots.trajectories import orbits, states, trajectories
 
 __all__ = [
-    "bands", "calibration", "compare", "ellipses", "energy", "evolution", "objective", "predictive", "ranks",
-    "reliability", "trace",
+    "bands", "calibration", "compare", "ellipses", "energy", "evolution", "objective", "orbits", "predictive",
+    "ranks", "reliability", "states", "trace", "trajectories",
 ]  # fmt: skip
 
 
