@@ -1,6 +1,7 @@
 """Log p(x | class) of naive Bayes at given parameters: products of matrices over all rows and classes."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,14 +19,15 @@ def log_density(columns: Columns, theta: Theta, x: Tensor, masked: bool | None =
     masked: look for missing values; by default, where x has some. Multinomial columns are scored without their
     coefficient, which is the same for all classes.
     """
+    scorers = _scorers(columns, theta)
     if masked is not None:
-        return _of_chunk(columns, theta, x, masked)
+        return _sum(scorers, x, masked)
     table = theta["class_prob"].new_empty(len(x), len(theta["class_prob"]))
     size = max(1, CHUNK // max(1, x.shape[1]))
     for start in range(0, len(x), size):
         rows = x[start : start + size]
-        score = _of_chunk(columns, theta, rows, False)
-        table[start : start + size] = _of_chunk(columns, theta, rows, True) if score.sum().isnan() else score
+        score = _sum(scorers, rows, False)
+        table[start : start + size] = _sum(scorers, rows, True) if score.sum().isnan() else score
     return table
 
 
@@ -59,38 +61,68 @@ def linear(columns: Columns, theta: Theta) -> tuple[Tensor, Tensor]:
     return weights, offset
 
 
-def _of_chunk(columns: Columns, theta: Theta, x: Tensor, masked: bool) -> Tensor:
-    """The sum over the kinds of columns that there are, (n, C)."""
-    score = torch.zeros((), dtype=theta["class_prob"].dtype, device=x.device)
+Scorer = Callable[[Tensor, bool], Tensor]  # rows (n, D), and whether some of their values are missing, to (n, C)
+
+
+def _sum(scorers: Sequence[Scorer], x: Tensor, masked: bool) -> Tensor:
+    total = scorers[0](x, masked)
+    for scorer in scorers[1:]:
+        total = total + scorer(x, masked)
+    return total
+
+
+def _scorers(columns: Columns, theta: Theta) -> list[Scorer]:
+    """What each kind of columns adds, (n, C) from rows: all that depends on theta alone is computed here."""
+    found: list[Scorer] = []
     if "loc" in theta:
-        score = score + _gaussian(columns.take(x, "gaussian"), theta["loc"], theta["precision"], masked)
+        found.append(_gaussian(columns, theta["loc"], theta["precision"]))
     if "rate" in theta:
-        score = score + _binary(columns.take(x, "bernoulli").to(theta["rate"]), theta["rate"], masked)
+        found.append(_binary(columns, theta["rate"]))
     if "word_prob" in theta:
         log_prob = theta["word_prob"].clamp(min=TINY).log()
-        score = score + columns.take(x, "multinomial").to(log_prob) @ log_prob.mT
+        found.append(lambda x, _: columns.take(x, "multinomial").to(log_prob) @ log_prob.mT)
     for column, levels in columns.tables.items():
-        table = theta[f"table_{column}"].clamp(min=TINY).log()  # (C, L)
-        hot = x[:, column, None] == torch.arange(levels, device=x.device)  # (n, L); none where missing
-        score = score + hot.to(table) @ table.mT
+        found.append(_categorical(column, levels, theta[f"table_{column}"].clamp(min=TINY).log()))
+    return found
+
+
+def _categorical(column: int, levels: int, table: Tensor) -> Scorer:
+    """A row of the table for each level, and nothing where it is missing."""
+
+    def score(x: Tensor, masked: bool) -> Tensor:
+        hot = x[:, column, None] == torch.arange(levels, device=x.device)  # (n, L)
+        return hot.to(table) @ table.mT
+
     return score
 
 
-def _binary(x: Tensor, rate: Tensor, masked: bool) -> Tensor:
-    """One product of the columns, and a second one of which are there, (n, C)."""
+def _binary(columns: Columns, rate: Tensor) -> Scorer:
+    """One product of the columns, and a second one of which are there."""
     one, zero = rate.clamp(min=TINY).log(), (1 - rate).clamp(min=TINY).log()  # (C, B)
-    if not masked:
-        return torch.addmm(zero.sum(-1), x, (one - zero).mT)
-    return x.nan_to_num(0.0) @ (one - zero).mT + (~x.isnan()).to(zero) @ zero.mT
+    odds, all_zero = (one - zero).mT, zero.sum(-1)
+
+    def score(x: Tensor, masked: bool) -> Tensor:
+        x = columns.take(x, "bernoulli").to(zero)
+        if not masked:
+            return torch.addmm(all_zero, x, odds)
+        return x.nan_to_num(0.0) @ odds + (~x.isnan()).to(zero) @ zero.mT
+
+    return score
 
 
-def _gaussian(x: Tensor, loc: Tensor, precision: Tensor, masked: bool) -> Tensor:
-    """Two products, of the columns and of their squares, taken from the classes' middle, (n, C)."""
+def _gaussian(columns: Columns, loc: Tensor, precision: Tensor) -> Scorer:
+    """Two products, of the columns and of their squares, taken from the classes' middle."""
     origin = loc.mean(0)  # (G,)
-    y, loc = x.to(loc) - origin, loc - origin
+    loc = loc - origin
+    linear, quadratic = (precision * loc).mT, -precision.mT / 2  # (G, C)
     constant = (precision.log() - math.log(2 * math.pi) - precision * loc.square()) / 2  # (C, G)
-    if not masked:
-        score = torch.addmm(constant.sum(-1), y, (precision * loc).mT)
-        return score.addmm(y.square(), precision.mT, alpha=-0.5)
-    there, y = (~y.isnan()).to(loc), y.nan_to_num(0.0)
-    return there @ constant.mT + y @ (precision * loc).mT - y.square() @ precision.mT / 2
+    total = constant.sum(-1)
+
+    def score(x: Tensor, masked: bool) -> Tensor:
+        y = columns.take(x, "gaussian").to(loc) - origin
+        if not masked:
+            return torch.addmm(total, y, linear).addmm(y.square(), quadratic)
+        there, y = (~y.isnan()).to(loc), y.nan_to_num(0.0)
+        return there @ constant.mT + y @ linear + y.square() @ quadratic
+
+    return score

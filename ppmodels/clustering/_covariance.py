@@ -16,6 +16,7 @@ from ppmodels.base import Theta, dims
 
 Family = Literal["full", "tied", "diagonal", "spherical"]
 
+WIDEST = 12  # columns up to which W is put together by a product
 SMALLEST = 1e-10  # a component's variance, as a share of the column's, below which it has collapsed
 
 
@@ -68,7 +69,12 @@ def whitening(theta: Theta, family: Family, dim: int) -> Tensor:
         return triangular
     below = theta["off_diagonal"][..., None, :] if family == "tied" else theta["off_diagonal"]
     rows, columns = torch.tril_indices(dim, dim, -1, device=root.device)
-    places = torch.eye(dim * dim, dtype=root.dtype, device=root.device)[rows * dim + columns]
+    place = rows * dim + columns  # (P,)
+    if dim > WIDEST:
+        flat = root.new_zeros(*below.shape[:-1], dim * dim).index_copy(-1, place, below)
+        return triangular + flat.unflatten(-1, (dim, dim))
+    # A product with ones and zeros: the gradient of an index is a slow scatter.
+    places = torch.eye(dim * dim, dtype=root.dtype, device=root.device)[place]
     return triangular + (below @ places).unflatten(-1, (dim, dim))
 
 

@@ -24,32 +24,24 @@ def expected(
     """
     log_weights, loc, factor = log_weights.double(), loc.double(), factor.double()
     origin = log_weights.softmax(0) @ loc  # (D,): near the rows' mean
-    if _loses_digits(x, origin, factor) or (factor.ndim == 3 and len(factor) > 1 and x.shape[1] > WIDEST):
-        return _whitened(x, origin, log_weights, loc - origin, factor, row_weight)
-    return _quadratic(x, origin, log_weights, loc - origin, factor, row_weight)
-
-
-def _loses_digits(x: Tensor, origin: Tensor, factor: Tensor) -> bool:
-    """Whether some row lies so many sds from the origin that its square swallows the others' distances."""
-    if not len(x):
-        return False
-    low, high = torch.aminmax(x, dim=0)
-    reach = torch.maximum(high - origin, origin - low)  # (D,)
-    sds = factor * reach if factor.ndim == 2 else factor.abs() @ reach
-    return float(sds.square().sum(-1).amax()) > CANCELS
+    arguments = x, origin, log_weights, loc - origin, factor, row_weight
+    if factor.ndim == 3 and len(factor) > 1 and x.shape[1] > WIDEST:
+        return _whitened(*arguments)
+    return _quadratic(*arguments) or _whitened(*arguments)
 
 
 def _quadratic(
     x: Tensor, origin: Tensor, log_weights: Tensor, loc: Tensor, factor: Tensor, weight: Tensor | None
-) -> tuple[Statistics, Tensor]:
+) -> tuple[Statistics, Tensor] | None:
     """Two matrix products a chunk: parameters with features of the rows, and memberships with the same features.
 
     When tied, what is quadratic in a row is the same for all components, and is left to one product for all.
+    None when some row lies so many sds from the origin that its square swallows the others' distances.
     """
     dim, tied = loc.shape[1], len(factor) == 1 and factor.ndim == 3
     natural = _natural(log_weights, loc, factor)  # (K, P)
     total, log_likelihood = torch.zeros_like(natural), natural.new_zeros(())
-    pooled, size = natural.new_zeros(dim, dim), max(32, CHUNK // natural.shape[1])
+    pooled, reach, size = natural.new_zeros(dim, dim), natural.new_zeros(dim), max(32, CHUNK // natural.shape[1])
     buffer = natural.new_empty(natural.shape[1], min(size, len(x)))
     for start in range(0, len(x), size):
         rows = x[start : start + size]
@@ -57,6 +49,7 @@ def _quadratic(
         features = _features(rows, origin, buffer[:, : len(rows)], factor.ndim == 2)
         table = natural @ features  # (K, n)
         score, y = _normalise(table), features[1 : 1 + dim]
+        reach = torch.maximum(reach, y.abs().amax(1))
         if tied:
             score -= (factor[0] @ y).square_().sum(0).mul_(0.5)
             pooled.addmm_(y if w is None else y * w, y.mT)
@@ -64,6 +57,9 @@ def _quadratic(
             score, table = score * w, table.mul_(w)
         log_likelihood += score.sum()
         total.addmm_(table, features.mT)
+    sds = factor * reach if factor.ndim == 2 else factor.abs() @ reach  # (K, D)
+    if len(x) and float(sds.square().sum(-1).amax()) > CANCELS:
+        return None
     return _from_sums(total, pooled if tied else None, origin, factor.ndim == 2), log_likelihood
 
 
