@@ -1,0 +1,83 @@
+# %% [markdown]
+# # Handwritten digits: what a two-number code keeps, and what four codes out of a book keep
+#
+# 1797 real digits of 8 by 8 pixels. A variational autoencoder lays them out in a plane; which latents does it use,
+# and how far is its one guess for all from the exact posterior of single digits? A vector-quantised one writes each
+# digit in four codes, and a transformer learns their language, so that it can write new digits.
+
+# %%
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from sklearn.datasets import load_digits
+
+from inference import svi
+from inference.check.amortisation import amortisation
+from inference.plots.images import code_use, images, latent_map
+from inference.training import Training, warmup_cosine
+from ppmodels.autoencoders.bounds import log_likelihood
+from ppmodels.autoencoders.collapse import diagnose
+from ppmodels.autoencoders.traversal import interpolate, traverse
+from ppmodels.autoencoders.vae import VariationalAutoencoder
+from ppmodels.autoencoders.vqvae import VQVAE, CodePrior
+from ppmodels.base import Data
+from ppmodels.nn.mlp import mlp
+from ppmodels.nn.quantizer import VectorQuantizer
+
+SHAPE, TRAINED = (8, 8), 1500
+
+
+def main(folder: str | Path = "runs/digits_vae", num_steps: int = 4000, rows: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Train both, print what they reach, and write pictures into the folder."""
+    folder, console = Path(folder), Console(width=130)
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = load_digits()
+    x, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
+
+    # %% A plane: annealed, and ended by the bound of digits that were held out
+    model = VariationalAutoencoder(dim=64, latents=2, hidden=128, layers=2, likelihood="continuous_bernoulli")
+    data, held_out = (Data.of(model, x=part) for part in (x[:TRAINED], x[TRAINED:]))
+    fit = svi.fit(
+        model, data, held_out=held_out, batch_size=100, num_steps=num_steps, lr=2e-3, num_samples=20,
+        loss=svi.WeightedELBO(beta=lambda step: min(1.0, (step + 1) / 500)), progress_bar=True,
+    )  # fmt: skip
+    told, bound = fit.model, log_likelihood(fit.model, x[TRAINED:], 500).mean()
+    console.print(f"{fit.info['message']}; {fit.info['steps']} steps; held-out log p(x) >= {bound:.2f} nats a digit")
+    console.print(diagnose(told, x).message())
+
+    codes, some = told.encode(x), x[:12]
+    images([some, told.decode(told.encode(some))], SHAPE, ["digit", "told"]).savefig(folder / "reconstructions.png")
+    images(list(told.decode(torch.randn(4, 12, 2))), SHAPE, title="draws").savefig(folder / "draws.png")
+    walk = traverse(told.decode, torch.zeros(2), torch.linspace(-2.5, 2.5, 12))
+    names = ["latent 0", "latent 1", "0 to 1"]
+    between = interpolate(told.decode, codes[0], codes[1], 12)
+    images([*walk, between], SHAPE, names, "latents from -2.5 to 2.5; and a way").savefig(folder / "traversals.png")
+    latent_map(codes, labels, "posterior means of 1797 digits").savefig(folder / "map.png")
+
+    # %% Codes, and their language
+    torch.manual_seed(0)
+    quantised = VQVAE(mlp([64, 128, 4 * 8]), mlp([4 * 8, 128, 64]), 4, VectorQuantizer(32, 8))
+    Training(num_steps, 2e-3, rows=TRAINED, batch_size=100, schedule=warmup_cosine(100, num_steps)).run(
+        lambda index: quantised.loss(x[index]), quantised
+    )
+    quantised.eval()
+    book = quantised.encode(x)
+    prior = CodePrior(32, 4, width=64, layers=2, heads=4)
+    Training(num_steps // 4, 2e-3, rows=TRAINED, batch_size=100).run(lambda i: -prior.log_prob(book[i]).mean(), prior)
+    error = (quantised.decode(book[TRAINED:]) - x[TRAINED:]).square().mean()
+    with torch.no_grad():
+        console.print(
+            f"held out: error {error:.4f} a pixel, {-prior.log_prob(book[TRAINED:]).mean():.2f} nats of codes"
+        )
+    code_use(book, 32).savefig(folder / "codes.png")
+    drawn = quantised.decode(prior.sample(24, torch.Generator().manual_seed(1))).split(12)
+    shown = [some, quantised.decode(quantised.encode(some)), *drawn]
+    images(shown, SHAPE, ["digit", "told", "drawn", "drawn"]).savefig(folder / "quantised.png")
+
+    # %% How much does one network for all digits lose on single ones?
+    console.print(amortisation(fit, rows, num_chains=4).table.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
