@@ -33,13 +33,13 @@ def peak(
     begin = None if start is None else problem.bank.weights(start).double()
     ascent = problem.climb(begin, num_steps)
     weights, value, decrement, factor = ascent.x, ascent.value, ascent.decrement, None
-    if curvature:
+    if curvature or problem.work <= GUESS // 10:  # Newton's step costs little then, and leaves nothing to gain
         weights, value, decrement, factor = problem.polish(weights)
     stuck = [data.coords["neuron"][n] if "neuron" in data.coords else n for n in range(len(value))]
     stuck = [name for name, left in zip(stuck, decrement.tolist(), strict=True) if not left <= max(1e-3, problem.tol)]
     if stuck:
         log.warning("neuron %s is not at its mode after %d steps", ", ".join(map(str, stuck)), ascent.steps)
-    return problem.found(weights, value, decrement, factor, ascent.steps)
+    return problem.found(weights, value, decrement, factor if curvature else None, ascent.steps)
 
 
 def is_concave(model: Any) -> bool:
@@ -66,6 +66,12 @@ class _Problem:
         self.dtype = like.dtype
         self.tol, self.rounding = (1e-12, 1e-14) if self.dtype == torch.float64 else (1e-4, 1e-9)
         self.constant = _left_out(self.law, data)
+
+    @property
+    def work(self) -> int:
+        """Multiplications that all Hessians take."""
+        rows, bins, neurons = self.bank.data.observed["counts"].shape
+        return rows * bins * neurons * self.mask.shape[1] ** 2
 
     def climb(self, weights: Tensor | None, num_steps: int) -> Ascent:
         """Climb in rounds: where the Gram matrix was no good guide, Hessians on some of the bins are the next one."""
@@ -110,9 +116,7 @@ class _Problem:
     def hessian(self, weights: Tensor, thin: bool = False) -> Tensor:
         """Minus the Hessian of each neuron's log posterior, (N, P, P); thin: guessed from every so many-th bin."""
         inner, total = weights.to(self.dtype), self.precision.clone()
-        counts = self.bank.data.observed["counts"]
-        work = counts.shape[0] * counts.shape[1] * weights.shape[0] * weights.shape[1] ** 2
-        every = max(1, work // GUESS) if thin else 1
+        every = max(1, self.work // GUESS) if thin else 1
         for x, y, seen in self.bank.blocks():
             x, y, seen = x[::every], y[::every], seen[::every]
             _, _, curve = _slopes(self.law, y, x @ inner.mT, curvature=True)

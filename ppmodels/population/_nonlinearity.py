@@ -35,7 +35,7 @@ def basis(along: Tensor, functions: int, reach: float) -> Tensor:
 
 
 def bumps(functions: int, like: Tensor) -> Tensor:
-    """Return the Cholesky factor, (J, J), of the prior of the bumps' heights: a line, and a smooth departure from it."""
+    """Return the Cholesky factor, (J, J), of the prior of the bumps' heights: a line and a smooth departure."""
     place = torch.linspace(-1, 1, functions, dtype=like.dtype, device=like.device)
     gap = place[:, None] - place
     covariance = 4.0 + 4.0 * place[:, None] * place + (-0.5 * (gap / 0.5).square()).exp()

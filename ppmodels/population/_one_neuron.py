@@ -30,10 +30,7 @@ class OneNeuron:
             the covariance there. Then the weights are mode + root z, and z is all but standard normal.
         """
         own = self.model.windows(features)
-        if gaussian:
-            theta = self._around(own, *gaussian)
-        else:
-            theta = self.model.latents(own)
+        theta = self._around(own, *gaussian) if gaussian else self.model.latents(own)
         names = [name for name in ("stimulus_weight", "history_weight", "coupling_weight") if name in theta]
         weights = torch.cat([theta["baseline"].reshape(1), *(theta[name].reshape(-1) for name in names)])
         law = self.model.law

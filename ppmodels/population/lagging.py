@@ -18,6 +18,8 @@ def lagged(series: Tensor, basis: Tensor) -> Tensor:
     basis = basis.to(series)
     if width == 1:
         return series[..., None] * basis[0]
+    if not series.numel():
+        return series.new_zeros(*batch, bins, columns, functions)
     size = _fast(length)
     transformed = torch.fft.rfft(basis.mT, size)  # (K, F)
     flat = series.movedim(-2, -1).reshape(-1, length)  # (B N, length)

@@ -24,8 +24,8 @@ class LinearNonlinearPoisson:
     threshold-linear: :math:`\max(u, 0) + c`; sigmoid: :math:`p / (1 + e^{-u})`; learned: exp of a smooth sum of bumps
     :math:`\sum_j g_j \phi_j(u)` of u along the unit vector k / |k|. Rows are trials, or blocks of a recording.
 
-    Latents:  weight (D,); bias (), the learned nonlinearity has none; floor () of the threshold; peak () of the sigmoid;
-              gain (J,) of the learned nonlinearity.
+    Latents:  weight (D,); bias (), which the learned nonlinearity has not; floor () of the threshold; peak () of the
+              sigmoid; gain (J,) of the learned nonlinearity.
     Given:    stimulus (R, T, D), what the neuron sees in each bin, lags laid out; seen (R, T), 0 for missing.
     Observed: counts (R, T).
     Source:   Paninski (2004), Network 15, 243-262; Simoncelli et al. (2004), The Cognitive Neurosciences III, 327-338.
