@@ -46,7 +46,7 @@ class Resident:
         """Return the outputs after so many steps, at least one. The next call overwrites them."""
         for i, (room, tensor) in enumerate(zip(self.inputs, inputs, strict=True)):
             if i < self.carried or tensor is not self.last[i]:
-                room.copy_(tensor)
+                _unexpanded(room).copy_(_unexpanded(tensor))
         self.last = [None] * self.carried + list(inputs[self.carried :])
         for run, args, named in self.first:
             run(*args, **named)
@@ -127,11 +127,17 @@ class _Operations:
 
 
 def _like(tensor: Tensor) -> Tensor:
-    """A copy that is stored in the same way, also where an expanded axis repeats one number."""
-    made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-    once = tuple(slice(0, 1) if step == 0 else slice(None) for step in tensor.stride())
-    made[once].copy_(tensor[once])
-    return made
+    """A copy that is stored in the same way."""
+    room = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+    _unexpanded(room).copy_(_unexpanded(tensor))
+    return room
+
+
+def _unexpanded(tensor: Tensor) -> Tensor:
+    """All that is stored of a tensor, once: axes along which it is expanded have length one."""
+    for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
+        tensor = tensor.narrow(axis, 0, 1) if size > 1 and stride == 0 else tensor
+    return tensor
 
 
 def _form(tensor: Tensor) -> Any:

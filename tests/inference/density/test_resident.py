@@ -52,10 +52,18 @@ def test_operations_that_make_their_own_results_are_kept_in_place():
         assert all(map(torch.equal, resident(times, x, a), found))
 
 
+def test_an_input_may_be_expanded():
+    x = torch.arange(12.0, dtype=torch.float64).reshape(3, 4)
+    row = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64).expand(3, 4)
+    once = compiled(lambda x, row: (0.5 * x + row, x.sum()), x, row)
+    resident = Resident(once._graph.current_callable, [x, row], 1)
+    assert all(map(torch.equal, resident(2, x, row), once(once(x, row)[0], row)))
+
+
 def test_what_cannot_stay_in_place_is_refused():
     x = torch.arange(4.0, dtype=torch.float64)
     through = compiled(lambda x, y: (y, x + y), x, x + 1)
-    with pytest.raises(NotResident, match="one of its inputs|not stored"):
+    with pytest.raises(NotResident, match=r"one of its inputs|not stored"):
         Resident(through._graph.current_callable, [x, x + 1], 1)
     wider = compiled(lambda x: (torch.stack([x, x]), x), x)
     with pytest.raises(NotResident, match="elsewhere"):
