@@ -55,7 +55,14 @@ def main(folder: str | Path = "runs/digits_vae", num_steps: int = 4000, rows: tu
     images([*walk, between], SHAPE, names, "latents from -2.5 to 2.5; and a way").savefig(folder / "traversals.png")
     latent_map(codes, labels, "posterior means of 1797 digits").savefig(folder / "map.png")
 
-    # %% Codes, and their language
+    quantise(x, folder, num_steps, console)
+
+    # %% How much does one network for all digits lose on single ones?
+    console.print(amortisation(fit, rows, num_chains=4).table.round(3).to_string())
+
+
+def quantise(x: torch.Tensor, folder: Path, num_steps: int, console: Console) -> None:
+    """Write each digit in four codes of a book of 32, learn their language, and draw what both say."""
     torch.manual_seed(0)
     quantised = VQVAE(mlp([64, 128, 4 * 8]), mlp([4 * 8, 128, 64]), 4, VectorQuantizer(32, 8))
     Training(num_steps, 2e-3, rows=TRAINED, batch_size=100, schedule=warmup_cosine(100, num_steps)).run(
@@ -72,11 +79,9 @@ def main(folder: str | Path = "runs/digits_vae", num_steps: int = 4000, rows: tu
         )
     code_use(book, 32).savefig(folder / "codes.png")
     drawn = quantised.decode(prior.sample(24, torch.Generator().manual_seed(1))).split(12)
+    some = x[:12]
     shown = [some, quantised.decode(quantised.encode(some)), *drawn]
     images(shown, SHAPE, ["digit", "told", "drawn", "drawn"]).savefig(folder / "quantised.png")
-
-    # %% How much does one network for all digits lose on single ones?
-    console.print(amortisation(fit, rows, num_chains=4).table.round(3).to_string())
 
 
 if __name__ == "__main__":
