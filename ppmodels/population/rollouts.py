@@ -8,13 +8,15 @@ from torch import Tensor
 from ppmodels.base import Data, Theta
 from ppmodels.population.binning import Counts
 
+RUN = 10  # bins
+
 
 def rollout(model: Any, theta: Theta, data: Data, seed: int = 0) -> Tensor:
     """Return counts (R, T, N) drawn bin by bin: each given the simulated ones before it, not those in the data.
 
     theta: one value of each weight, (N, ...). data: rows whose stimulus and past are used; observed counts are not.
 
-    Raises: ArithmeticError naming neuron, bin and trial where a neuron comes to the model's ceiling.
+    Raises: ArithmeticError naming neuron, bin and trial where a neuron stays near the model's ceiling.
     """
     device = theta["baseline"].device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -25,20 +27,24 @@ def rollout(model: Any, theta: Theta, data: Data, seed: int = 0) -> Tensor:
 
 
 def check_rollout(model: Any, counts: Tensor, neurons: Any = None) -> None:
-    """Refuse simulated counts, (..., R, T, N), that came to the ceiling; the line names the first neuron and bin.
+    """Refuse simulated counts, (..., R, T, N), that stay near the ceiling; the line names the first neuron and bin.
+
+    One bin of many spikes is a burst; ten bins that hold half of what the ceiling allows are a runaway.
 
     Raises: ArithmeticError.
     """
-    ceiling = model.ceiling * model.bin_size
-    high = counts >= max(2.0, ceiling)
+    ceiling = max(2.0, model.ceiling * model.bin_size)
+    flat = counts.reshape(-1, *counts.shape[-3:])
+    width = min(RUN, flat.shape[2])
+    high = flat.unfold(2, width, 1).mean(-1) >= ceiling / 2  # (S, R, T - width + 1, N)
     if not bool(high.any()):
         return
-    flat = high.flatten(0, -4) if high.ndim > 3 else high[None]
-    places = flat.nonzero()
-    _, trial, time, neuron = places[places[:, 2].argmin()].tolist()
+    places = high.nonzero()
+    sample, trial, time, neuron = places[places[:, 2].argmin()].tolist()
+    most = float(flat[sample, trial, time : time + width, neuron].max())
     name = neurons[neuron] if neurons is not None else neuron
     raise ArithmeticError(
-        f"the simulation runs away: neuron {name} fires {float(counts.max()):g} spikes in a bin from bin {time} of "
+        f"the simulation runs away: neuron {name} fires {most:g} spikes in a bin from bin {time} of "
         f"trial {trial}; its excitation is too strong: tighten `scale`, or take link='softplus' or 'sigmoid'"
     )
 
