@@ -49,6 +49,9 @@ def bands(fits: Mapping[str, Fit] | Sequence[Fit], grid: Data, along: Tensor, la
                 axis.set_ylabel("probability" if seen.classes else seen.site)
             if i >= len(fits) - columns:
                 axis.set_xlabel(label)
+        limits = [axis.get_ylim() for axis in axes.flat[: len(fits)]]
+        for axis in axes.flat:  # the same scale, so that widths can be compared
+            axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
     return figure
