@@ -1,6 +1,7 @@
 """All that a training run is, to disk and back: so that one that was killed ends as if it had not been."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,12 +10,9 @@ from inference.training import processes
 from inference.training.average import write
 from inference.training.checkpoint import Checkpoint
 
-if TYPE_CHECKING:
-    from inference.training.loop import Loss, Training
 
-
-def save(training: "Training") -> None:
-    """Write the run's state, where a checkpoint is wanted and due."""
+def save(training: Any) -> None:
+    """Write the state of a `Training`, where a checkpoint is wanted and due."""
     checkpoint = training.checkpoint
     if not isinstance(checkpoint, Checkpoint):
         return
@@ -24,7 +22,7 @@ def save(training: "Training") -> None:
         checkpoint.save(_tensors(training) | _numbered(random), training.descent.facts() | _facts(training))
 
 
-def resume(training: "Training", loss: "Loss") -> None:
+def resume(training: Any, loss: Callable[[Tensor | None], Tensor]) -> None:
     """Go on from the checkpoint, where there is one.
 
     Raises: ValueError when it was written by another number of processes.
@@ -53,7 +51,7 @@ def resume(training: "Training", loss: "Loss") -> None:
     _set_random(_of("random", tensors)[str(processes.number())])
 
 
-def _tensors(training: "Training") -> dict[str, Tensor]:
+def _tensors(training: Any) -> dict[str, Tensor]:
     kinds = {
         "parameter": training.parameters(),
         "buffer": training.buffers(),
@@ -64,7 +62,7 @@ def _tensors(training: "Training") -> dict[str, Tensor]:
     return named | training.descent.tensors() | {"objective": torch.tensor(training.objective, dtype=torch.float64)}
 
 
-def _facts(training: "Training") -> dict[str, Any]:
+def _facts(training: Any) -> dict[str, Any]:
     return {
         "plateau": None if training.plateau is None else training.plateau.state(),
         "held_out": None if training.held_out is None else training.held_out.state(),
