@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inference.base import Fit, Unsupported, fresh, joint
 from inference.em.incremental import Stream, climb_by_batches, refuse_without_sums
-from inference.em.problem import Point, Problem
+from inference.em.problem import Point, Problem, plain
 from ppmodels.base import HasEM, Theta
 
 __all__ = ["Stream", "fit"]
@@ -67,7 +67,7 @@ def fit(
         if value < 1:
             raise ValueError(f"{name} must be at least 1; it is {value}")
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
-        program = joint(own, args, kwargs)
+        program = joint(own, tuple(plain(own, each) for each in args), kwargs)
         problem = Problem(own, args[0], program, prior)
         starts = [own.start(args[0]) for _ in range(num_restarts)]  # first, as a climb may draw numbers too
         climb = Climb(problem, num_steps, tol, accelerate, getattr(own, "climbs", True), batch_size)

@@ -94,8 +94,15 @@ class Problem:
 
     def _sites(self, theta: Theta) -> Any:
         """The program's sites given theta. One row is enough: no prior looks at the rows."""
-        row = self.data.batch(torch.zeros(1, dtype=torch.long))
-        row = replace(row, given={n: v for n, v in row.given.items() if n not in getattr(self.model, "optional", ())})
+        row = plain(self.model, self.data.batch(torch.zeros(1, dtype=torch.long)))
         with pyro.validation_enabled(False):
             program = poutine.block(pyro.condition(self.program, data=theta), hide_fn=site_is_subsample)
             return poutine.trace(program).get_trace(row).nodes
+
+
+def plain(model: Any, data: Any) -> Any:
+    """Return the data without what only the E and M steps read, such as weights of rows."""
+    optional = getattr(model, "optional", ())
+    if not optional or not isinstance(data, Data):
+        return data
+    return replace(data, given={name: value for name, value in data.given.items() if name not in optional})
