@@ -1,0 +1,1 @@
+"""Models of neural populations: spike counts in bins, filters in seconds, latent states."""
