@@ -1,6 +1,7 @@
 """A function of one draw, evaluated at many: batched in chunks that fit into memory, else one by one."""
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,7 +53,9 @@ def flatten(draws: Named) -> tuple[Named, torch.Size]:
 def _batched(function: Callable[[Named], Named], draws: Named, expected: Named | None, randomness: str) -> Named | None:
     """The function under vmap, or None where that fails or gives another answer than at one draw."""
     try:
-        result = torch.vmap(function, randomness=randomness)(draws)
+        with warnings.catch_warnings():  # that an operation, as a Gamma's draw, is not batched inside torch
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            result = torch.vmap(function, randomness=randomness)(draws)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as reason:
         # Whatever is wrong with the program itself shows again, and clearly, one draw at a time.
         log.debug("draws are evaluated one by one, because batched: %s", reason)
