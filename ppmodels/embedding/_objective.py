@@ -89,10 +89,13 @@ class Sampled:
 
 @dataclass
 class Hierarchical:
-    """Turns on the way from a tree's root to the target; the output table holds inner nodes."""
+    """Turns on the way from a tree's root to the target; the output table holds inner nodes.
+
+    A block's columns are the nodes on the way to any of its targets, each once: near the root ways are shared.
+    """
 
     tree: Tree
-    block: int = 8
+    block: int = 16
 
     def share(self, words: Tensor) -> Tensor:
         words = words.to(self.tree.path.device)
@@ -101,21 +104,32 @@ class Hierarchical:
         return nodes.index_add_(0, self.tree.path.flatten(), taken.flatten())[:-1]
 
     def columns(self, targets: Tensor, generator: torch.Generator) -> Tensor:
-        return self.tree.path[targets].flatten(1).clamp(max=len(self.tree.path) - 2)  # (n, H L)
+        nodes = self._nodes(targets).sort(-1).values  # (n, H L)
+        first = nodes[:, 1:] != nodes[:, :-1]
+        place = torch.nn.functional.pad(first.cumsum(-1), (1, 0))
+        root = len(self.tree.path) - 2  # the last of every row, and what fills up rows with fewer nodes
+        return nodes.new_full((len(nodes), int(place.max()) + 1), root).scatter_(-1, place, nodes)
 
     def slope(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-        turn, weight = self._turns(targets, positive)
-        return score.sigmoid_().add_(turn).neg_().add_(1).mul_(weight)
+        left, visits = self._turns(columns, targets, positive)
+        return left.sub_(visits.mul_(score.sigmoid_()))
 
     def loss(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-        turn, weight = self._turns(targets, positive)
-        return (softplus((2 * turn - 1) * score) * weight).sum()
+        left, visits = self._turns(columns, targets, positive)
+        return (softplus(-score) * left + softplus(score) * (visits - left)).sum()
 
-    def _turns(self, targets: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-        """The turn at each column, (n, 1, H L), and whether a row takes it, (n, B, H L)."""
-        there = self.tree.on_path[targets][:, None].to(positive)  # (n, 1, H, L)
-        weight = (positive[..., None] * there).flatten(2)
-        return self.tree.turn[targets].flatten(1)[:, None].to(positive), weight
+    def _nodes(self, targets: Tensor) -> Tensor:
+        """Inner nodes on the way to each target, (n, H L); the root where a way has ended."""
+        return self.tree.path[targets].flatten(1).clamp_(max=len(self.tree.path) - 2)
+
+    def _turns(self, columns: Tensor, targets: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+        """How many of a row's targets turn left at each column, and how many come by, (n, B, C) each."""
+        place = torch.searchsorted(columns, self._nodes(targets)).unflatten(-1, (targets.shape[1], -1))  # (n, H, L)
+        visits = self.tree.on_path[targets].to(positive)
+        left = visits * (1 - self.tree.turn[targets].to(positive))
+        empty = positive.new_zeros(*targets.shape, columns.shape[1])  # (n, H, C)
+        ways = [empty.scatter_add(-1, place, turns) for turns in (left, visits)]
+        return positive @ ways[0], positive @ ways[1]
 
 
 @dataclass

@@ -93,7 +93,7 @@ class Word2Vec:
         """Learn from sentences, lists of words; from a `TextFile` of any size, of which no more than a load is held.
 
         lr: falls to 0 in a straight line, from 0.025, or 0.2 for CBOW, whose mean divides every step. batch_size:
-            words between two updates, 64 to 384 unless said; more are faster, until they spoil the result. workers:
+            words between two updates, 256 or 384 unless said; more are faster, until they spoil the result. workers:
             processes that share the vectors without waiting for one another, -1 for one a core; only with one is the
             result the same every time. checkpoint: a file from which the same call goes on where it was interrupted.
 
@@ -102,7 +102,7 @@ class Word2Vec:
         """
         vocabulary = vocabulary or Vocabulary.count(text, self.min_count, self.max_words, workers)
         lr = {"skip-gram": 0.025, "cbow": 0.2}[self.architecture] if lr is None else lr
-        usual = 64 if self.loss == "hierarchical" else {"skip-gram": 256, "cbow": 384}[self.architecture]
+        usual = {"skip-gram": 256, "cbow": 384}[self.architecture]
         batch_size = usual if batch_size is None else batch_size
         with TemporaryDirectory() as folder:
             parts = loads(write(text, vocabulary, Path(folder), workers), LOAD)

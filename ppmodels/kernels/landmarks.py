@@ -35,13 +35,14 @@ class LandmarkRidge:
         kernel: Kernel,
         penalty: float,
         landmarks: int = 1000,
-        iterations: int = 20,
-        tol: float = 1e-7,
+        iterations: int = 100,
+        tol: float = 1e-3,
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> "LandmarkRidge":
         """Fit y (N,) or (N, P) on x (N, D), landmarks drawn from the rows without repetition.
 
+        iterations, tol: until the residual has fallen by tol; the smaller the penalty, the more it takes.
         dtype: of the kernel blocks; what is M by M, and every sum over blocks, is float64. float32 halves time and
             memory, and leaves an error of about 1e-3 of y.
 
