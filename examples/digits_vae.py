@@ -78,9 +78,9 @@ def quantise(x: torch.Tensor, folder: Path, num_steps: int, console: Console) ->
             f"held out: error {error:.4f} a pixel, {-prior.log_prob(book[TRAINED:]).mean():.2f} nats of codes"
         )
     code_use(book, 32).savefig(folder / "codes.png")
-    drawn = quantised.decode(prior.sample(24, torch.Generator().manual_seed(1))).split(12)
+    drawn = quantised.decode(prior.sample(24, torch.Generator().manual_seed(1))).clamp(0, 1).split(12)
     some = x[:12]
-    shown = [some, quantised.decode(quantised.encode(some)), *drawn]
+    shown = [some, quantised.decode(quantised.encode(some)).clamp(0, 1), *drawn]
     images(shown, SHAPE, ["digit", "told", "drawn", "drawn"]).savefig(folder / "quantised.png")
 
 
