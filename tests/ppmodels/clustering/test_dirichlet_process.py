@@ -61,7 +61,7 @@ def test_a_restaurant_fills_as_many_tables():
 
 
 def test_normal_wishart_divergence_and_moments_are_those_of_its_samples():
-    prior = prior_of(DirichletProcessMixture(components=1, dim=2, scale=(1.0, 2.0)))
+    prior = prior_of(DirichletProcessMixture(components=1, weights="finite", scale=(1.0, 2.0)))
     law = prior.given(of_labels(TWO[:20], torch.zeros(20).long(), 1, True))
     torch.manual_seed(0)
     drawn = [law.sample() for _ in range(2000)]
