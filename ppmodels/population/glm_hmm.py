@@ -67,8 +67,7 @@ class RegressionHiddenMarkovModel:
     check = check_counts
 
     def start(self, data: Data) -> Theta:
-        weights = _regressions.start(self, data.observed["y"])
-        return self.relabel({**start_chain(self.states), "weights": weights})
+        return self.relabel({**start_chain(self.states), "weights": _regressions.start(self, data.observed["y"])})
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Expected, Tensor]:
         q = Expected.of(self._logarithms(theta, data), theta)
@@ -90,8 +89,8 @@ class RegressionHiddenMarkovModel:
         return hidden_chain.posterior(*self._logarithms(theta, data))[0]
 
     def _logarithms(self, theta: Theta, data: Data) -> tuple[Tensor, Tensor, Tensor]:
-        initial, transition = hidden_chain.logarithms(theta["initial"], theta["transition"])
-        return initial, transition, self._emits(theta, data).score(data.observed["y"])
+        chain = hidden_chain.logarithms(theta["initial"], theta["transition"])
+        return chain[0], chain[1], self._emits(theta, data).score(data.observed["y"])
 
     def _emits(self, theta: Theta, data: Data) -> Any:
         return _regressions.Regressions(theta["weights"], data.given["x"], self.emission, self.bin_size, self.gaps)
