@@ -140,7 +140,7 @@ class _Problem:
         log_det = torch.linalg.cholesky(prior).diagonal(dim1=-2, dim2=-1).log().sum(-1)
         size = self.mask.double().sum(-1)
         constant = (log_det - 0.5 * size * math.log(2 * math.pi)).sum() - self.constant
-        theta = {name: v.to(self.dtype) for name, v in self.bank.theta(weights * self.mask).items()}
+        theta = self._sites(weights)
         total, left = float(value.sum() + constant), float(decrement.sum())
         if factor is None:
             return Peak(theta, total, left, steps)
@@ -152,10 +152,14 @@ class _Problem:
             z = z * self.mask
             x = weights + torch.linalg.solve_triangular(factor.mT, z.movedim(0, -1), upper=True).movedim(-1, 0)
             log_q = -0.5 * z.square().sum(-1)
-            made = {name: v.to(self.dtype) for name, v in self.bank.theta(x * self.mask).items()}
-            return made, self._log_ratio(x, log_q)
+            return self._sites(x), self._log_ratio(x, log_q)
 
         return Peak(theta, total, left, steps, evidence, draw)
+
+    def _sites(self, weights: Tensor) -> Theta:
+        """The sites' values, filters lag by lag among them where draws hold them."""
+        values = {name: v.to(self.dtype) for name, v in self.bank.theta(weights * self.mask).items()}
+        return self.bank.model.with_filters(values)
 
     def _log_ratio(self, x: Tensor, log_q: Tensor, number: int = 200) -> Tensor:
         """Log p - log q, less a constant, of the first draws of each neuron, (N, S): how good the Gaussian is."""
