@@ -85,7 +85,7 @@ def fit(
 
 
 def rescaled(fit: Fit) -> Fit:
-    """Return the same fit with one draw, E_q of every weight: a unit that is left out with probability p counts 1 - p."""
+    """Return the same fit with one draw, E_q of every weight: a unit left out with probability p counts 1 - p."""
     keep = torch.where(fit.state["units"] >= 0, 1.0 - fit.info["rate"], 1.0).to(fit.state["loc"])
     with fresh(fit.model, fit.args, fit.kwargs) as own:
         density = Minibatches.of(own, fit.args, fit.kwargs, chains=1, batch_size=None, compile=False).density

@@ -93,7 +93,7 @@ def fit(
         info |= {name: getattr(own, name) for name in tuned} | ({"rounds": rounds} if tuned else {})
         state = {"loc": mode.x} | _kept(gaussian, mode.density.dim)
         info |= {"seconds": time.perf_counter() - began}
-        whole = Linearised(own, mode.weights(own)) if straight else own
+        whole: Any = Linearised(own, mode.weights(own)) if straight else own
         return Fit(whole, args, kwargs, "laplace", draws, {"log_density": mode.path()}, stats, info, state=state)
 
 

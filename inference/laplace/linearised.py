@@ -52,7 +52,8 @@ class Linearised:
         step = {name: weights[name] - value for name, value in self.at.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, when it first loads its derivatives
-            value, change = jvp(lambda w: self.whole.outputs(w, data), (self.at,), (step,))
+            found: Any = jvp(lambda w: self.whole.outputs(w, data), (self.at,), (step,))
+        value, change = found
         return value + change
 
     def observe(self, outputs: Tensor, data: Data) -> None:

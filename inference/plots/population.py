@@ -136,7 +136,7 @@ def _distance(ordered: np.ndarray) -> float:
 
 def _draws(fit: Fit | xr.DataTree, name: str) -> xr.DataArray:
     tree = to_datatree(fit, log_likelihood=False, prior=0, posterior_predictive=False) if isinstance(fit, Fit) else fit
-    posterior = tree["posterior"]
+    posterior = tree["posterior"].to_dataset()
     if name not in posterior:
         raise Unsupported(f"the posterior holds no {name}; a coupled model keeps its filters with lags=True")
     return posterior[name]

@@ -50,7 +50,7 @@ def sample(family: Family, size: torch.Size, shape: Tensor, rate: Tensor) -> Ten
         factor = torch.cat([factor] * components)  # not expanded: views of it must stay possible in a batch
     with plate:
         value = covariance(factor, triangular)
-        named = {"_deterministic": True, **dims("feature", "feature_bis")}  # pyro.deterministic names no axes
+        named: Any = {"_deterministic": True, **dims("feature", "feature_bis")}  # pyro.deterministic names no axes
         pyro.sample("covariance", dist.Delta(value, event_dim=2).mask(False), obs=value, infer=named)
     return factor
 

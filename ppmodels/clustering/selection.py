@@ -67,7 +67,8 @@ def standard_errors(model: GaussianMixture, theta: Theta, data: Data, *, sandwic
         score = model._log_joint(back(vector), Data(len(x), observed={"x": x})).logsumexp(-1)
         return score if weight is None else score * weight
 
-    information: Any = -torch.autograd.functional.hessian(lambda v: rows(v).sum(), flat)
+    hessian: Any = torch.autograd.functional.hessian(lambda v: rows(v).sum(), flat)
+    information = -hessian
     root, failed = torch.linalg.cholesky_ex(information)
     if failed:
         raise ArithmeticError("the likelihood is not curved down in every direction; take fewer components")

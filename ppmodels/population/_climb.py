@@ -52,7 +52,7 @@ def climb(
         direction = torch.where(uphill[:, None], direction, torch.where(open_[:, None], slope, 0.0))
         rise = torch.where(uphill, rise, (direction * slope).sum(-1))
         stride = torch.linalg.solve_triangular(factor.mT, direction[..., None], upper=True)[..., 0]
-        length = torch.ones_like(value)
+        length, short = torch.ones_like(value), open_
         for _ in range(HALVINGS):
             new_value, new_grad = evaluate(x + length[:, None] * stride)
             passes += 1

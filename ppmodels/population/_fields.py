@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -76,7 +75,7 @@ def keep_filters(theta: Theta, own: Windows) -> None:
         "coupling_filter": ("post", "pre", "lag"),
     }
     for name, value in filters(theta, own).items():
-        named = {"_deterministic": True, **dims(*axes[name])}
+        named: Any = {"_deterministic": True, **dims(*axes[name])}
         pyro.sample(name, dist.Delta(value, event_dim=value.ndim).mask(False), obs=value, infer=named)
 
 
@@ -110,7 +109,7 @@ def data(model: Any, counts: Any, stimulus: Any = None, *, block: int | None = N
             rows["seen"].append(_padded(torch.ones(stop - start, len(given.neurons), dtype=torch.bool), length))
     if not rows["counts"]:
         raise ValueError(f"no trial is longer than the window of {first} bins, which is only looked back at")
-    values = {name: torch.stack(parts) for name, parts in rows.items()}
+    values: dict[str, Any] = {name: torch.stack(parts) for name, parts in rows.items()}
     return Data.of(model, _labels(model, given, own, length), **values)
 
 
@@ -145,7 +144,7 @@ def _stimuli(model: Any, counts: Counts, stimulus: Any) -> list[Tensor]:
             raise ValueError(f"the model has {model.stimuli} stimuli, and none is given; make it with stimuli=0")
         return [like.new_zeros(len(trial), 0) for trial in counts.trials]
     alone = len(counts.trials) == 1 and isinstance(stimulus, Tensor | np.ndarray) and len(stimulus) == len(like)
-    every: Sequence[Any] = [stimulus] if alone else stimulus
+    every: Any = [stimulus] if alone else stimulus
     found = [torch.as_tensor(one).to(like) for one in every]
     found = [one[:, None] if one.ndim == 1 else one for one in found]
     wanted = [(len(trial), model.stimuli) for trial in counts.trials]
@@ -162,7 +161,7 @@ def _stimuli(model: Any, counts: Counts, stimulus: Any) -> list[Tensor]:
     return found
 
 
-def _labels(model: Any, counts: Counts, own: Any, length: int) -> dict[str, Sequence[Any]]:
+def _labels(model: Any, counts: Counts, own: Any, length: int) -> dict[str, Any]:
     """Names of neurons, and lags and bins in seconds."""
     bins = [round(i * model.bin_size, 9) for i in range(max(own.past, own.lead, length) + 1)]
     labels = {"neuron": counts.neurons, "post": counts.neurons, "pre": counts.neurons}

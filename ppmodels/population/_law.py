@@ -101,5 +101,7 @@ class Law:
         if self.observation == "negative-binomial":
             assert dispersion is not None
             size = (1 / dispersion).expand(mean.shape)
-            mean = (mean * torch._standard_gamma(size) * dispersion).clamp(max=ceiling)
+            mean = (mean * torch.distributions.Gamma(size, torch.ones_like(size)).sample() * dispersion).clamp(
+                max=ceiling
+            )
         return torch.poisson(mean)

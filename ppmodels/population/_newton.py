@@ -87,7 +87,7 @@ class _Problem:
 
     def start(self, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weights (N, P) at the mean rates, or those given; and Cholesky factors (N, P, P) of near Hessians."""
-        gram, total, bins = 0.0, 0.0, 0.0
+        gram = total = bins = self.mean.new_zeros((), dtype=torch.float64)
         for x, y, seen in self.bank.blocks():
             gram = gram + (x.mT @ x).double()
             total, bins = total + torch.where(seen, y, 0.0).sum(0).double(), bins + seen.sum(0).double()

@@ -80,7 +80,7 @@ def coupling_weights(kind: str, basis: Tensor, others: int, scale: float) -> Ten
         spread = scale * local / (1 + local.square()).sqrt()
     plain = dist.Normal(basis.new_zeros(others, functions), 1.0).to_event(2)
     value = spread[..., None] * pyro.sample("coupling_z", plain, infer=dims("other", "coupling_function"))
-    named = {"_deterministic": True, **dims("other", "coupling_function")}  # pyro.deterministic names no axes
+    named: Any = {"_deterministic": True, **dims("other", "coupling_function")}  # pyro.deterministic names no axes
     return pyro.sample("coupling_weight", dist.Delta(value, event_dim=2).mask(False), obs=value, infer=named)
 
 

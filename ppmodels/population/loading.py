@@ -56,7 +56,8 @@ def _from_nwb(path: Path) -> dict[str, np.ndarray]:
         raise ImportError(f"reading {path} needs pynwb: pip install 'ppmodels[nwb]'") from None
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    with NWBHDF5IO(str(path), "r") as file:
+    reader: Any = NWBHDF5IO
+    with reader(str(path), "r") as file:
         units = file.read().units
         if units is None:
             raise ValueError(f"{path} has no units table")

@@ -35,7 +35,7 @@ def layers_of(module: nn.Module) -> list[str]:
     return list(dict.fromkeys(name.rpartition(".")[0] for name, _ in module.named_parameters()))
 
 
-def priors(module: nn.Module, prior: Prior, scale: tuple[float, ...]) -> dict[str, Distribution]:
+def priors(module: nn.Module, prior: Prior, scale: tuple[float, ...]) -> dict[str, Any]:
     """Return a prior for every parameter by name.
 
     A weight that sums over F inputs has sd scale / sqrt(F), so that outputs keep their size whatever the width;

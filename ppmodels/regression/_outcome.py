@@ -1,9 +1,8 @@
 """What a network's outputs say about the outcome: the likelihoods of a Bayesian neural network."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pyro.distributions as dist
-from pyro.distributions import Distribution
 from torch import Tensor
 
 Likelihood = Literal["gaussian", "heteroscedastic", "categorical", "poisson"]
@@ -14,12 +13,13 @@ def width(likelihood: Likelihood, classes: int) -> int:
     return {"gaussian": 1, "heteroscedastic": 2, "categorical": classes, "poisson": 1}[likelihood]
 
 
-def outcome(likelihood: Likelihood, f: Tensor, noise: Tensor | float | None) -> Distribution:
+def outcome(likelihood: Likelihood, f: Tensor, noise: Tensor | float | None) -> Any:
     """Return the law of y (N,) at outputs f (N, K): y ~ N(f_1, noise^2), N(f_1, exp f_2), Cat(f) or Poisson(exp f_1).
 
     Raises: ValueError where the network's outputs are of another width.
     """
     if likelihood == "gaussian":
+        assert noise is not None
         return dist.Normal(f[..., 0], noise)
     if likelihood == "heteroscedastic":
         return dist.Normal(f[..., 0], (0.5 * f[..., 1]).exp())

@@ -152,7 +152,7 @@ def _pca_error(train, held, width):
 
 
 def test_trials_of_different_length(population):
-    model, _, _, y = population
+    *_, y = population
     trials = [trial[: 25 - k % 4] for k, trial in enumerate(y[:12])]
     stacked, coords = stack(trials, 0.02)
     ragged = GaussianProcessFactorAnalysis.for_data(stacked, latents=2)
