@@ -34,6 +34,7 @@ ABOVE = {
     "datatree": 5,
     "calibration": 6,
     "check": 6,
+    "sklearn": 6,
     "plots": 7,
     "report": 7,
     "cli": 8,

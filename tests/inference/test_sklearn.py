@@ -1,0 +1,83 @@
+"""One estimator for all models, judged by scikit-learn's own checks."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn", minversion="1.6")
+
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from inference.sklearn import Estimator
+from ppmodels.classification.logistic import LogisticRegression
+from ppmodels.clustering.gmm import GaussianMixture
+from ppmodels.regression.linear import LinearRegression
+
+MIXTURE = Estimator(GaussianMixture(components=2), method="em", options={"num_restarts": 1})
+LINE = Estimator(LinearRegression(), method="exact", options={"num_samples": 20})
+
+
+LOGISTIC = Estimator(LogisticRegression(), method="mode", options={"num_restarts": 1})
+
+
+@parametrize_with_checks([LINE, MIXTURE, LOGISTIC])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+def test_mixture_in_a_pipeline_and_a_grid():
+    x = np.random.default_rng(0).permutation(load_iris().data)
+    pipe = make_pipeline(StandardScaler(), clone(MIXTURE))
+    found = GridSearchCV(pipe, {"estimator__model__components": [1, 2]}, cv=2).fit(x)
+    best = found.best_estimator_[-1]
+    assert found.best_params_ == {"estimator__model__components": 2}
+    assert best.loc_.shape == (2, 4)
+    assert best.weights_.sum() == pytest.approx(1)
+    assert found.predict_proba(x).sum(1) == pytest.approx(1)
+    setosa = found.predict(load_iris().data[:50])
+    assert (setosa == setosa[0]).all()
+    again = pickle.loads(pickle.dumps(found))
+    np.testing.assert_array_equal(again.predict(x), found.predict(x))
+    assert best.sample(7).shape == (7, 4)
+
+
+def test_score_samples_is_a_density_and_partial_fit_learns_on():
+    x = np.concatenate([np.random.default_rng(0).normal(m, 1, (100, 1)) for m in (-3, 3)])
+    mixture = clone(MIXTURE).fit(x)
+    grid = np.linspace(-15, 15, 3001)[:, None]
+    assert np.exp(mixture.score_samples(grid)).sum() * 0.01 == pytest.approx(1, abs=1e-6)
+    assert mixture.score(x) == pytest.approx(mixture.score_samples(x).mean())
+    assert mixture.score_samples(x[:1]) == pytest.approx(mixture.score_samples(x)[:1])
+    stream = clone(MIXTURE)
+    for part in np.random.default_rng(1).permutation(x).reshape(4, 50, 1):
+        stream.partial_fit(part)
+    assert np.sort(stream.loc_[:, 0]) == pytest.approx([-3, 3], abs=0.6)
+
+
+def test_classifier_keeps_labels_and_refuses_three():
+    x, y = load_breast_cancer(return_X_y=True)
+    names = np.array(["bad", "good"])[y]
+    pipe = make_pipeline(StandardScaler(), Estimator(LogisticRegression(), method="mode"))
+    pipe.fit(x[:, :4], names)
+    assert list(pipe.classes_) == ["bad", "good"]
+    assert pipe.score(x[:, :4], names) > 0.85
+    assert pipe.predict_proba(x[:, :4]).shape == (569, 2)
+    with pytest.raises(ValueError, match="Only binary"):
+        pipe.fit(load_iris().data, load_iris().target)
+
+
+def test_fields_of_the_model_are_parameters():
+    estimator = clone(MIXTURE).set_params(model__components=3, method="svi")
+    assert estimator.model.components == 3
+    assert MIXTURE.model.components == 2
+    with pytest.raises(ValueError, match="has no field colour"):
+        estimator.set_params(model__colour=1)
+    with pytest.raises(TypeError, match="model of the collection"):
+        Estimator(torch.nn.Linear(1, 1)).fit(np.ones((3, 1)))
