@@ -15,6 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
+from torch.distributions import constraints
 
 import inference
 from inference.base import Fit, fresh
@@ -196,9 +197,10 @@ class Estimator(BaseEstimator):
         with fresh(self.model) as own, torch.no_grad():
             data = Data(2, own.inputs(2))
             node: Any = poutine.trace(own.model).get_trace(data).nodes["y"]
-        kind = {"boolean": torch.bool, "integer_interval": torch.long}
-        support = type(node["fn"].support).__name__.strip("_").lower()
-        return node["value"].to(kind.get(support.replace("integerinterval", "integer_interval"), node["value"].dtype))
+        support = node["fn"].support
+        if support is constraints.boolean:
+            return node["value"].bool()
+        return node["value"].long() if isinstance(support, constraints.integer_interval) else node["value"]
 
     def _learned(self, fit: Fit) -> None:
         self.fit_ = fit

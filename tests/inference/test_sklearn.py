@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from inference.sklearn import Estimator
 from ppmodels.classification.logistic import LogisticRegression
+from ppmodels.classification.naive_bayes import NaiveBayes
 from ppmodels.clustering.gmm import GaussianMixture
 from ppmodels.regression.linear import LinearRegression
 
@@ -81,3 +82,13 @@ def test_fields_of_the_model_are_parameters():
         estimator.set_params(model__colour=1)
     with pytest.raises(TypeError, match="model of the collection"):
         Estimator(torch.nn.Linear(1, 1)).fit(np.ones((3, 1)))
+
+
+def test_several_classes_under_any_labels():
+    x, y = load_iris(return_X_y=True)
+    names = load_iris().target_names[y]
+    bayes = Estimator(NaiveBayes(columns=("gaussian",) * 4), method="exact", options={"num_samples": 20})
+    bayes.fit(x, names)
+    assert list(bayes.classes_) == sorted(set(names))
+    assert bayes.score(x, names) > 0.94
+    assert bayes.predict_proba(x).sum(1) == pytest.approx(1)
