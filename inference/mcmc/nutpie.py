@@ -65,6 +65,7 @@ def fit(
     warm_x, warm_stats = _read(sampled, "warmup_", chains.x)
     info = {
         "seed": plan.seed,
+        "halved": 0,
         "target_accept_prob": plan.target_accept_prob,
         "seconds": time.perf_counter() - began,
         "converged": True,

@@ -44,12 +44,16 @@ class Plan:
     @property
     def warmup_calls(self) -> int:
         """Gradients that the batch of the warm-up is expected to take; the draws too, where it makes them."""
-        together = self.warmup_chains == self.lanes
-        return LEAPS * (self.num_warmup + (self.num_samples if together else 0))
+        return LEAPS * (self.num_warmup + (self.expected_draws if self.warmup_chains == self.lanes else 0))
 
     def draw_calls(self, leaps: float) -> int:
         """Gradients of the draws, where one takes so many."""
-        return math.ceil(leaps * self.num_samples)
+        return math.ceil(leaps * self.expected_draws)
+
+    @property
+    def expected_draws(self) -> int:
+        """Twice the warm-up, whatever num_samples is: so an extended run is compiled as the longer run would be."""
+        return 2 * self.num_warmup
 
 
 def plan(**options: Any) -> dict[str, Any]:

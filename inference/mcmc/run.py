@@ -105,7 +105,8 @@ class Run:
     def step(self) -> Turn:
         """Move every chain once; an interrupt leaves all as it was."""
         chains, stats = self.kernel(self.chains, self.tuned, self.turn)
-        self.chains, self.turn, self.gradients = chains, self.turn + 1, self.gradients + int(stats["n_steps"].sum())
+        self.chains, self.turn = chains, self.turn + 1
+        self.gradients += int(stats["n_steps"][: self.plan.num_chains].sum())
         return chains.x, stats
 
     def begin_again(self, diverging: Tensor) -> bool:

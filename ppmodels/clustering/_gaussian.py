@@ -101,9 +101,9 @@ def _squared_distance(x: Tensor, loc: Tensor, factor: Tensor) -> Tensor:
         constant = (square * loc.square()).sum(-1)
         return torch.addmm(constant, x.square(), square.mT) - 2 * x @ (square * loc).mT
     white = (factor @ loc[..., None])[..., 0]  # (K, D)
-    if len(factor) == 1:
+    if len(factor) == 1 and not white.requires_grad:  # `cdist` has no second derivative, which standard errors take
         return torch.cdist(x @ factor[0].mT, white, compute_mode="donot_use_mm_for_euclid_dist").square()
-    stacked = torch.addmm(-white.flatten(), x, factor.flatten(0, 1).mT)  # (n, K D)
+    stacked = torch.addmm(-white.flatten(), x, factor.expand(len(loc), -1, -1).flatten(0, 1).mT)  # (n, K D)
     return stacked.unflatten(-1, loc.shape).square().sum(-1)
 
 

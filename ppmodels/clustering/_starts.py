@@ -1,4 +1,4 @@
-"""Rows to start from that lie far from one another, by k-means++ or farthest points, and who is nearest to which."""
+"""Rows to start from, by k-means++, farthest points or at random, and who is nearest to which."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Seeding = Literal["k-means++", "farthest"]
+Seeding = Literal["k-means++", "farthest", "random"]
 
 CHUNK = 2**18  # numbers of the largest temporary
 
@@ -22,10 +22,11 @@ def labels(x: Tensor, components: int, seeding: Seeding, weight: Tensor | None =
 
 
 def centres(x: Tensor, components: int, seeding: Seeding, weight: Tensor | None = None) -> Tensor:
-    """Return rows of x that lie far from one another, (K, D); the first is drawn at random.
+    """Return rows of x, (K, D), that by the first two ways lie far from one another; the first is drawn at random.
 
     Each further one is drawn with probability proportional to its squared distance to the nearest centre so
-    far (k-means++), or is the row where that is largest (farthest). x: columns of comparable spread, (N, D).
+    far (k-means++), or is the row where that is largest (farthest), or is any other row (random: components that
+    share a blob are found from there, which far rows never begin with). x: columns of comparable spread, (N, D).
     weight: how often each row counts, (N,).
     Raises: ValueError when fewer rows are distinct.
     Source: Arthur and Vassilvitskii (2007), k-means++; Gonzalez (1985), Theoretical Computer Science 38.
@@ -36,7 +37,8 @@ def centres(x: Tensor, components: int, seeding: Seeding, weight: Tensor | None 
     while len(chosen) < components:
         if not nearest.max() > 0:
             raise ValueError(f"x has only {len(chosen)} distinct rows; {components} components need {components}")
-        chosen.append(_draw(nearest * often) if seeding == "k-means++" else int(nearest.argmax()))
+        chances = nearest * often if seeding == "k-means++" else often * (nearest > 0)
+        chosen.append(int(nearest.argmax()) if seeding == "farthest" else _draw(chances))
         nearest = nearest.minimum(_distance(x, x[chosen[-1]]))
     return x[chosen]
 
