@@ -51,7 +51,7 @@ def _times(value: Any) -> np.ndarray:
 
 def _from_nwb(path: Path) -> dict[str, np.ndarray]:
     try:
-        from pynwb import NWBHDF5IO  # heavy, and only for this
+        from pynwb import NWBHDF5IO  # heavy, and only for this  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(f"reading {path} needs pynwb: pip install 'ppmodels[nwb]'") from None
     if not path.is_file():
