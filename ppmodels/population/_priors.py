@@ -76,7 +76,7 @@ def coupling_weights(kind: str, basis: Tensor, others: int, scale: float) -> Ten
         spread = scale * pyro.sample("coupling_variance", law.to_event(1), infer=dims("other")).sqrt()
     else:
         total = pyro.sample("coupling_global", dist.HalfCauchy(basis.new_tensor(0.1)))
-        local = total * pyro.sample("coupling_local", dist.HalfCauchy(one).to_event(1), infer=dims("other"))
+        local = total[..., None] * pyro.sample("coupling_local", dist.HalfCauchy(one).to_event(1), infer=dims("other"))
         spread = scale * local / (1 + local.square()).sqrt()
     plain = dist.Normal(basis.new_zeros(others, functions), 1.0).to_event(2)
     value = spread[..., None] * pyro.sample("coupling_z", plain, infer=dims("other", "coupling_function"))
