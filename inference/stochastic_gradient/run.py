@@ -59,14 +59,15 @@ class Run:
         if self.plan.precondition and half:
             self.scale = scales(self._gradient, self.x, self.generator)
         if self.plan.lr is None:
-            largest = stiffness(self._gradient, self.x, self.scale, self.generator)
-            self.lr = SAFE[self.plan.kernel] / max(largest, 1.0)
+            self.lr = self._stable(self.generator)
         for done in range(half, self.plan.num_warmup):
             self._move(self.lr, self.plan.temperature)
             if (done + 1) % CHUNK == 0:
                 self._refuse_diverged()
                 bar.update(task, completed=done + 1)
         self._refuse_diverged()
+        if self.plan.lr is None:  # chains that had not arrived may have come to a steeper place
+            self.lr = min(self.lr, self._stable(self.generator.clone_state()))
         bar.update(task, completed=self.plan.num_warmup)
         self.mean, self.square = torch.zeros_like(self.x), torch.zeros_like(self.x)
 
@@ -105,6 +106,11 @@ class Run:
         self.draws = list(tensors["draws"].unbind(1)) if "draws" in tensors else []
         self.lp = list(tensors["lp"].unbind(1)) if "lp" in tensors else []
         self.lr, self.t, self.seen, self.sizes = facts["lr"], facts["t"], facts["seen"], list(facts["sizes"])
+
+    def _stable(self, generator: torch.Generator) -> float:
+        """The step size that is safe where the chains are."""
+        largest = stiffness(self._gradient, self.x, self.scale, generator)
+        return SAFE[self.plan.kernel] / max(largest, 1.0)
 
     def _climb(self, steps: int) -> None:
         """Adam's ascent: near the mass, where Langevin's steps are worth taking."""
