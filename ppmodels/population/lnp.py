@@ -22,7 +22,8 @@ class LinearNonlinearPoisson:
 
     with s, r, Delta = scale, rate, bin_size, and f(u) one of exp: :math:`e^u`; softplus: :math:`\log(1 + e^u)`;
     threshold-linear: :math:`\max(u, 0) + c`; sigmoid: :math:`p / (1 + e^{-u})`; learned: exp of a smooth sum of bumps
-    :math:`\sum_j g_j \phi_j(u)` of u along the unit vector k / |k|. Rows are trials, or blocks of a recording.
+    :math:`\sum_j g_j \phi_j(u)` of u along k / |k|; then k and -k, with f mirrored,
+    are one model. Rows are trials, or blocks of a recording.
 
     Latents:  weight (D,); bias (), which the learned nonlinearity has not; floor () of the threshold; peak () of the
               sigmoid; gain (J,) of the learned nonlinearity.

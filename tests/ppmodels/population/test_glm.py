@@ -135,32 +135,44 @@ def test_parts_have_the_posterior_of_the_whole():
 
 
 def test_dispersion_is_learned_with_the_filters():
-    model = CoupledGLM(2, 1, observation="negative-binomial", lags=False, ceiling=1e5)
-    given = {name: value.double() for name, value in model.inputs(300).items()}
+    model = CoupledGLM(2, 1, observation="negative-binomial", lags=False)
     torch.manual_seed(0)
-    theta = {name: value for name, value in simulate(model, 1, seed=2)[1].items()}
-    theta = {**theta, "dispersion": torch.tensor([0.5, 2.0]).double(), "baseline": torch.tensor([3.0, 3.5]).double()}
+    given = {name: value.double() for name, value in model.inputs(300).items()}
+    theta = {
+        "baseline": torch.tensor([3.0, 3.5]).double(),
+        "stimulus_weight": torch.tensor([[[0.2, -0.1, 0.1]], [[-0.2, 0.1, 0.0]]]).double(),
+        "history_weight": torch.tensor([[-0.3, -0.1, 0.0], [-0.2, 0.0, 0.0]]).double(),  # spikes calm, or it runs away
+        "coupling_weight": torch.tensor([[[0.05, 0.0]], [[-0.1, 0.0]]]).double(),
+        "dispersion": torch.tensor([0.5, 2.0]).double(),
+    }
     counts = rollout(model, theta, Data(300, given), seed=1)
     fit = mode.fit(model, Data(300, given, {"counts": counts}), num_restarts=2)
     found = fit.draws["dispersion"][0, 0]
     torch.testing.assert_close(found, theta["dispersion"], rtol=0.2, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["ard", "group", "horseshoe"])
-def test_sparse_priors_shrink_absent_couplings_and_keep_planted_ones(kind):
-    model, data, _, signs = planted(rows=20, couplings=kind)
-    fit = in_parts(mode.fit, model, data, num_restarts=1, seed=0)
-    ridge = mode.fit(CoupledGLM(5, 0, 0.005, NONE, (3, 0.05), (3, 0.05), rate=15.0, scale=0.5), data)
+@pytest.mark.parametrize(("kind", "rows"), [("ard", 1), ("group", 1), ("horseshoe", 4)])
+def test_sparse_priors_shrink_absent_couplings_and_keep_planted_ones(kind, rows):
+    """By posterior means: the joint mode of weights and their scales has the scales grow, and shrinks nothing.
+
+    Heavy tails shrink a weight only as far as the data leave it open, hence a row; a horseshoe needs to see a coupling.
+    """
+    model, data, _, signs = planted(rows, couplings=kind)
+    ridge = CoupledGLM(5, 0, 0.005, NONE, (3, 0.05), (3, 0.05), rate=15.0, scale=0.5)
+    small = {"seed": 0, "num_chains": 16, "num_warmup": 100, "num_samples": 60, "compile": False}
     off = ~torch.eye(5, dtype=torch.bool)
-    own, plain = (f.draws["coupling_weight"][0, 0].norm(dim=-1) for f in (fit, ridge))
+    fits = (in_parts(mcmc.fit, m, data, **small) for m in (model, ridge))
+    own, plain = (fit.draws["coupling_weight"].mean((0, 1)).norm(dim=-1) for fit in fits)
     present = (signs != 0)[off].reshape(5, 4)
     assert float(own[~present].mean()) < float(plain[~present].mean())
     assert float(own[present].mean()) > 0.6 * float(plain[present].mean())
 
 
 def test_smooth_priors_make_smooth_filters_and_ald_finds_the_place():
-    model = CoupledGLM(1, 1, 0.005, (20, 0.1), NONE, NONE, "raw", rate=20.0, scale=1.0)
-    given = {"stimulus": torch.randn(20, 519, 1).double(), "past": torch.zeros(20, 0, 1).double()}
+    scale = 0.08  # a raw function is sqrt(20) high, so that a filter's values have the sd 0.36 of the planted peak
+    model = CoupledGLM(1, 1, 0.005, (20, 0.1), NONE, NONE, "raw", rate=20.0, scale=scale)
+    generator = torch.Generator().manual_seed(0)
+    given = {"stimulus": torch.randn(20, 519, 1, generator=generator).double(), "past": torch.zeros(20, 0, 1).double()}
     given["seen"] = torch.ones(20, 500, 1).double()
     lag = torch.arange(20).double()
     true = (0.35 * torch.exp(-0.5 * ((lag - 6) / 2).square()))[None, None]
@@ -170,7 +182,7 @@ def test_smooth_priors_make_smooth_filters_and_ald_finds_the_place():
     data = Data(20, given, {"counts": rollout(model, theta, Data(20, given), seed=0)})
     errors = {}
     for kind in ("ridge", "smooth", "ald"):
-        own = CoupledGLM(1, 1, 0.005, (20, 0.1), NONE, NONE, "raw", rate=20.0, scale=1.0, filters=kind)
+        own = CoupledGLM(1, 1, 0.005, (20, 0.1), NONE, NONE, "raw", rate=20.0, scale=scale, filters=kind)
         fit = mode.fit(own, data, num_restarts=2)
         errors[kind] = float((fit.draws["stimulus_filter"][0, 0] - true).square().mean().sqrt())
         if kind == "ald":

@@ -29,7 +29,9 @@ def test_what_made_the_counts_comes_back_within_two_percent(kind, extra):
         **{n: torch.tensor(v).double() for n, v in extra.items()},
     }
     model, data = simulated(40, theta, nonlinearity=kind, scale=10.0)
-    fit = mode.fit(model, data, num_restarts=1)
+    # Where a bin lies on the kink the gradient jumps by about one, and 1/2 g' H^-1 g never falls under some 1e-5 nats.
+    tol = 1e-3 if kind == "threshold-linear" else 1e-8
+    fit = mode.fit(model, data, num_restarts=1, tol=tol)
     assert fit.info["converged"]
     for name, value in theta.items():
         torch.testing.assert_close(fit.draws[name][0, 0], value, rtol=0.02, atol=0.02)
@@ -41,9 +43,7 @@ def test_the_threshold_s_slope_and_place_come_back():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(60, 1000, 1, generator=generator, dtype=torch.float64)
     mean = (3.0 * (x[..., 0] - 0.5)).clamp(min=0) + 0.4
-    data = Data(
-        300, {"stimulus": x, "seen": torch.ones(60, 1000)}, {"counts": torch.poisson(mean, generator=generator)}
-    )
+    data = Data(60, {"stimulus": x, "seen": torch.ones(60, 1000)}, {"counts": torch.poisson(mean, generator=generator)})
     draws = mode.fit(model, data, num_restarts=1).draws
     k, bias, c = (float(draws[name]) for name in ("weight", "bias", "floor"))
     assert (k, -bias / k, c) == (
@@ -62,7 +62,8 @@ def test_a_learned_nonlinearity_follows_one_that_is_no_exponential():
     learned = LinearNonlinearPoisson(3, 1.0, "learned", bumps=9, rate=1.0)
     fit = mode.fit(learned, Data(40, data.given, {"counts": counts}), num_restarts=2)
     theta = {name: value[0, 0] for name, value in fit.draws.items()}
-    assert float(torch.cosine_similarity(theta["weight"], K, 0)) > 0.999
+    # The bumps and their prior are symmetric: k with f(u) and -k with f(-u) are one model, so k has no sign.
+    assert float(torch.cosine_similarity(theta["weight"], K, 0).abs()) > 0.999
     inside = along.abs() < 2
     error = (model_mean(learned, theta, x) / mean).log()[inside]
     assert float(error.abs().mean()) < 0.05
