@@ -36,3 +36,10 @@ def to_datatree(fit: Any, **options: Any) -> Any:
 def load(path: str | Path, **options: Any) -> Fit:
     """Read a fit that `Fit.save` wrote."""
     return importlib.import_module("inference.datatree").load(path, **options)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a back end when it is first asked for: `inference.em` after `import inference`."""
+    if name in methods():
+        return importlib.import_module(f"inference.{name}")
+    raise AttributeError(f"module 'inference' has no attribute {name!r}; back ends: {', '.join(methods())}")

@@ -101,12 +101,35 @@ class Fit:
 
 
 def joint(model: Model | Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
-    """Return the program that scores latents and observations together: log p(latents, observed).
+    """Return the program to fit, log p(latents, observed); refuse what the model cannot learn from."""
+    check_data(model, args, kwargs)
+    return conditioned(model)
+
+
+def conditioned(model: Model | Program) -> Program:
+    """Return the program that scores latents and observations together, on any data that it is called with.
 
     A model of the collection is conditioned on `data.observed`; a plain Pyro program is itself.
     """
     if not isinstance(model, Model):
         return model
+
+    def program(data: Data) -> None:
+        pyro.condition(model.model, data=dict(data.observed))(data)
+
+    program.key = model  # equal models share one trace  # pyright: ignore[reportFunctionMemberAccess]
+    return program
+
+
+def check_data(model: Model | Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse data that a model of the collection cannot be fitted to; a plain Pyro program takes what it takes.
+
+    Raises:
+        TypeError: not one `Data`, or options that no model has.
+        ValueError: a site that is observed is missing, misshapen or, by the model's own check, no such data.
+    """
+    if not isinstance(model, Model):
+        return
     if len(args) != 1 or not isinstance(args[0], Data):
         raise TypeError(f"{type(model).__name__} is fitted to one `Data`; make it with Data.of(model, ...)")
     if kwargs:
@@ -119,12 +142,6 @@ def joint(model: Model | Program, args: tuple[Any, ...], kwargs: Mapping[str, An
     else:
         _check_finite(args[0])
     _check_shapes(model, args[0])
-
-    def conditioned(data: Data) -> None:
-        pyro.condition(model.model, data=dict(data.observed))(data)
-
-    conditioned.key = model  # equal models share one trace  # pyright: ignore[reportFunctionMemberAccess]
-    return conditioned
 
 
 def _check_finite(data: Data) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from inference.base import Fit, Unsupported, fresh, joint
+from inference.base import Fit, Unsupported, check_data, fresh
 from ppmodels.base import HasParts, Theta
 
 
@@ -24,7 +24,7 @@ def in_parts(back_end: Callable[..., Fit], model: Any, data: Any, *, progress_ba
         raise Unsupported(f"{type(model).__name__} has no parts: its posterior is not known to be a product")
     began, seed = time.perf_counter(), int(options.pop("seed", 0))
     with fresh(model, (data,), seed=seed) as own:
-        joint(own, (data,), {})
+        check_data(own, (data,), {})
         fits: list[Fit] = []
         with Progress(disable=not progress_bar) as bar:
             task = bar.add_task("parts", total=None)

@@ -126,7 +126,7 @@ class Estimator(BaseEstimator):
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log predictive density of each row, (N,): its integral over x is 1."""
         X = self._rows(X)
-        found = pointwise(self._at(X)).log_likelihood["x"].flatten(0, 1)[:, : len(X)]
+        found = pointwise(self._at(X)).log_likelihood["x"].flatten(0, 1)
         return (found.logsumexp(0) - np.log(len(found))).numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -214,14 +214,12 @@ class Estimator(BaseEstimator):
         return np.require(validate_data(self, X, dtype=kind, reset=False), requirements="W")
 
     def _at(self, X: np.ndarray) -> Fit:
-        """The fit, asked about these rows; some it has seen follow a few, as models refuse too few to learn from."""
-        known = self.fit_.args[0].observed["x"].numpy()
-        more = known[: max(0, 256 - len(X))]
-        return replace(self.fit_, args=(Data.of(self.model_, x=np.concatenate([X, more])),))
+        """The fit, asked about these rows."""
+        return replace(self.fit_, args=(Data.of(self.model_, x=X),))
 
     def _memberships(self, X: np.ndarray) -> np.ndarray:
         (found,) = assignments(self._at(X)).values()
-        return np.asarray(found)[: len(X)]
+        return np.asarray(found)
 
     def _log_joint(self, X: np.ndarray) -> Tensor:
         """Log p(y = c, x | data) of new rows, up to a constant a row, (N, C)."""

@@ -10,7 +10,7 @@ import xarray as xr
 from arviz_stats.sampling_diagnostics import ess, rhat, rhat_nested
 from torch import Tensor
 
-from inference.base import Fit, Unsupported, fresh, joint
+from inference.base import Fit, Unsupported, conditioned, fresh
 from inference.check.finding import Finding, extreme
 from inference.tracing.over_draws import flatten
 from inference.tracing.sites import Program
@@ -183,7 +183,7 @@ def _scaled_by(fit: Fit, scale: str, draws: dict[str, Tensor]) -> tuple[str, str
     larger = first[scale] + first[scale].abs() + 0.1
     try:
         with fresh(fit.model, fit.args, fit.kwargs) as model, torch.no_grad():
-            call = joint(model, fit.args, fit.kwargs)
+            call = conditioned(model)
             before = Program.read(call, fit.args, fit.kwargs, first)
             after = Program.read(call, fit.args, fit.kwargs, {**first, scale: larger})
             for name in before.latent:

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from pyro.infer import MCMC
 
-from inference.base import Draws, Fit, Unsupported, fresh, joint
+from inference.base import Draws, Fit, Unsupported, conditioned, fresh
 from inference.datatree.around import around
 from inference.datatree.groups import Axes, array, as_json, constants, run_attributes
 from inference.datatree.netcdf import load, write
@@ -129,7 +129,7 @@ def _data(fit: Fit, axes: Axes, program: Program) -> dict[str, xr.Dataset]:
     with fresh(fit.model, fit.args, fit.kwargs) as model:
         first = {name: value[0] for name, value in flatten(fit.draws)[0].items()}
         for block in program.blocks():
-            nodes = Program.read(joint(model, fit.args, fit.kwargs), fit.args, fit.kwargs, first, block).nodes
+            nodes = Program.read(conditioned(model), fit.args, fit.kwargs, first, block).nodes
             for name in program.observed:
                 named = enumerate(program.dims(name))
                 here = {i: (program.plates[d][0], block[d]) for i, d in named if d in block}
@@ -189,7 +189,7 @@ def _program(fit: Fit) -> Program:
         raise Unsupported("the sampler was given a potential function and no program, so nothing can be replayed")
     first = {name: value[0] for name, value in flatten(fit.draws)[0].items()}
     with fresh(fit.model, fit.args, fit.kwargs) as model, learned(fit), torch.no_grad():
-        return Program.read(joint(model, fit.args, fit.kwargs), fit.args, fit.kwargs, first)
+        return Program.read(conditioned(model), fit.args, fit.kwargs, first)
 
 
 def _numbers(program: Program, draws: int, rows: bool = False) -> int:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from inference.base import Draws, Fit, Unsupported, fresh, joint
+from inference.base import Draws, Fit, Unsupported, conditioned, fresh
 from inference.density import Density
 
 log = logging.getLogger("inference")
@@ -33,7 +33,7 @@ def around(fit: Fit) -> tuple[Fit, str]:
 
 def _drawn(fit: Fit) -> Draws:
     with fresh(fit.model, fit.args, fit.kwargs, seed=int(fit.info.get("seed", 0))) as model:
-        density = Density.of(joint(model, fit.args, fit.kwargs), fit.args, fit.kwargs)
+        density = Density.of(conditioned(model), fit.args, fit.kwargs)
         if density.dim > WIDEST:
             raise Unsupported(f"{density.dim} coordinates are more than {WIDEST}")
         point = density.unconstrain({name: value[0, 0] for name, value in fit.draws.items()})  # (dim,)

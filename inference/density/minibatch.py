@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from inference.base import Unsupported, joint
+from inference.base import Unsupported, check_data, joint
 from inference.density import Batched, Density
 from inference.density.compiler import compile_graph, worth_compiling
 from inference.density.executor import chains_innermost, close, loop, one_line
@@ -173,7 +173,7 @@ def rows_of(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Dat
 
     Raises: Unsupported for a plain program.
     """
-    joint(model, args, kwargs)
+    check_data(model, args, kwargs)
     if not isinstance(model, Model):
         raise Unsupported("batch_size takes rows of a `Data`; a plain program is fitted to all its rows at once")
     return args[0]

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 
-from inference.base import Unsupported, fresh, joint
+from inference.base import Unsupported, check_data, fresh
 from inference.em.problem import Problem, plain
 from ppmodels.base import Data, HasStatistics, Theta
 
@@ -94,7 +94,7 @@ class Stream:
         Raises: ArithmeticError when a component has collapsed; the stream is then as it was before this batch.
         """
         with fresh(self.model, (data,), seed=self.seed) as own:
-            joint(own, (plain(own, data),), {})
+            check_data(own, (plain(own, data),), {})
             theta = theta or self.theta or own.start(data)
             found, _ = own.statistics(theta, data)
             share = (self.batches + 1) ** -self.decay

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from inference.base import Fit, Unsupported, fresh, joint
+from inference.base import Fit, Unsupported, conditioned, fresh, joint
 from inference.density import Density
 from inference.mcmc import nutpie
 from inference.mcmc import workers as blocks
@@ -110,7 +110,7 @@ def extend(
         raise Unsupported("this fit has no sampler state to go on from")
     stop, began = Stop(target_ess, timeout), time.perf_counter()
     with fresh(fit.model, fit.args, fit.kwargs, seed=fit.info["seed"]) as own:
-        density = Density.of(joint(own, fit.args, fit.kwargs), fit.args, fit.kwargs)
+        density = Density.of(conditioned(own), fit.args, fit.kwargs)
         run = Run.resumed(density, fit.state)
         _sample(run, own, fit.args, fit.kwargs, run.turn + num_samples, workers, stop, progress_bar)
         more = _answer(own, fit.args, fit.kwargs, run, fit.info["seconds"] + time.perf_counter() - began, stop)

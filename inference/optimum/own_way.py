@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from inference.base import joint
+from inference.base import check_data
 from ppmodels.base import HasPeak, Peak
 
 
@@ -13,7 +13,7 @@ def peak(model: Any, args: Any, kwargs: Any, *, curvature: bool = False) -> Peak
     """Return what the model knows of its only mode; None where it knows none."""
     if not isinstance(model, HasPeak):
         return None
-    joint(model, args, kwargs)  # refuses what is not one data set with all that the model observes
+    check_data(model, args, kwargs)  # refuses what is not one data set with all that the model observes
     return model.peak(args[0], curvature)
 
 

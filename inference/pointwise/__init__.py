@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.base import Draws, Fit, Unsupported, fresh, joint
+from inference.base import Draws, Fit, Unsupported, conditioned, fresh
 from inference.pointwise.elimination import Factors, components, log_sum, marginals, shared_plates
 from inference.tracing.learned import learned
 from inference.tracing.over_draws import flatten, over_draws
@@ -42,7 +42,7 @@ def pointwise(fit: Fit, *, chunk: int | None = None) -> Pointwise:
     Raises: Unsupported when a latent site has no draws, so that its density is not that of a draw.
     """
     with fresh(fit.model, fit.args, fit.kwargs) as model, learned(fit), torch.no_grad():
-        program, draws, shape = _read(fit, joint(model, fit.args, fit.kwargs))
+        program, draws, shape = _read(fit, conditioned(model))
         wholes: Draws = {}
         priors: set[str] = set()
         dims: dict[str, tuple[str, ...]] = {}
@@ -71,7 +71,7 @@ def assignments(fit: Fit, *, average: bool = True, chunk: int | None = None) -> 
     Raises: Unsupported when the program has no discrete site to sum out.
     """
     with fresh(fit.model, fit.args, fit.kwargs) as model, learned(fit):
-        program, draws, shape = _read(fit, joint(model, fit.args, fit.kwargs))
+        program, draws, shape = _read(fit, conditioned(model))
         wholes: Draws = {}
         for block in program.blocks():
             with torch.no_grad():

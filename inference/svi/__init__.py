@@ -13,7 +13,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from inference.base import Draws, Fit, Unsupported, fresh, joint
+from inference.base import Draws, Fit, Unsupported, check_data, fresh, joint
 from inference.density import Density
 from inference.psis import psis
 from inference.svi.ascent import Ascent
@@ -109,7 +109,7 @@ class Run:
                 survey = Survey.of(joint(own, self.args, self.kwargs), self.args, self.kwargs)
                 name = o.name(own, survey)
                 if o.held_out is not None:
-                    joint(own, (o.held_out,), {})  # refuses rows that cannot be
+                    check_data(own, (o.held_out,), {})  # refuses rows that cannot be
                 by_density = name in AUTOMATIC and not survey.learned and not survey.random_rows
                 best = self._on_density(own, name, bar) if by_density and o.plain else None
             if best is None:

@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from inference.base import Fit, Program
+from inference.base import Fit, Program, conditioned
 from ppmodels.base import Data
 
 Parameters = dict[str, Tensor]
@@ -40,10 +40,11 @@ def frozen(fit: Fit) -> Program:
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)  # which Pyro then takes for no parameters
     parameters = fit.state.get("parameters", {}) if isinstance(fit.state, Mapping) else {}
+    asked = conditioned(own)
 
     def program(data: Data) -> None:
         with poutine.block(hide_types=["param"]), Restored(parameters):
-            pyro.condition(own.model, data=dict(data.observed))(data)
+            asked(data)
 
     return program
 

@@ -1,5 +1,6 @@
 """The clean slate of a fit, the density it scores, and the answer's own few words."""
 
+import dataclasses
 import random
 from contextlib import nullcontext
 
@@ -12,8 +13,11 @@ from pyro import poutine
 from pyro.poutine import runtime
 
 import inference
+from inference import em
 from inference.base import Fit, Unsupported, fresh, joint
+from inference.pointwise import pointwise
 from ppmodels.base import Data
+from ppmodels.clustering.gmm import GaussianMixture
 from ppmodels.regression.linear import LinearRegression
 
 F32, F64 = torch.float32, torch.float64
@@ -205,6 +209,17 @@ def test_a_fit_shows_itself_in_one_line_and_is_frozen():
         fit.method = "em"
 
 
+def test_a_fit_is_looked_at_on_rows_that_nothing_could_be_learned_from():
+    model = GaussianMixture(components=2, dim=1)
+    data = Data.of(model, x=torch.tensor([-3.0, -2.0, -2.5, 2.0, 3.0, 2.5], dtype=F64)[:, None])
+    fit = em.fit(model, data)
+    one = dataclasses.replace(fit, args=(data.batch(torch.tensor([4])),))  # one row, fewer than components
+    with pytest.raises(ValueError, match="rows"):
+        em.fit(model, one.args[0])
+    of_one, of_all = (pointwise(each).log_likelihood["x"] for each in (one, fit))
+    torch.testing.assert_close(of_one, of_all[..., 4:5])
+
+
 def test_a_fit_knows_its_data_set_if_it_has_one():
     fit = point()
     assert fit.data is fit.args[0]
@@ -217,3 +232,9 @@ def test_only_chains_can_be_extended():
         point().extend(10)
     with pytest.raises(Unsupported, match="no sampler state"):
         point("mcmc").extend(10)
+
+
+def test_back_ends_are_at_hand_after_one_import():
+    assert all(getattr(inference, name).fit for name in inference.methods())
+    with pytest.raises(AttributeError, match="no attribute 'gibbs'; back ends: bayes_by_backprop"):
+        _ = inference.gibbs
