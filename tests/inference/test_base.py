@@ -238,3 +238,50 @@ def test_back_ends_are_at_hand_after_one_import():
     assert all(getattr(inference, name).fit for name in inference.methods())
     with pytest.raises(AttributeError, match="no attribute 'gibbs'; back ends: bayes_by_backprop"):
         _ = inference.gibbs
+
+
+@pytest.fixture
+def cores():
+    """Set how many threads torch has, as a machine with so many cores would."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", ["em", "exact", "laplace", "mcmc", "mode", "pathfinder", "svi"])
+def test_the_number_of_cores_changes_no_draw(method, cores):
+    rows = 70_000  # more than torch sums in one thread where it has several
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, 1, dtype=F64, generator=generator)
+    if method == "exact":
+        model, data = LinearRegression(), Data(rows, {"x": x}, {"y": 0.3 * x[:, 0]})
+    else:
+        model = GaussianMixture(components=2, dim=1)
+        data = Data.of(model, x=x + 4 * (torch.arange(rows) % 3 == 0)[:, None])
+    options = {
+        "em": {"num_restarts": 2, "max_steps": 20},
+        "mcmc": {"num_chains": 4, "num_warmup": 10, "num_samples": 3},
+        "mode": {"num_restarts": 1},
+        "svi": {"num_steps": 20, "num_restarts": 1},
+    }.get(method, {})
+    found = []
+    for number in (1, 3):
+        cores(number)
+        found.append(inference.fit(method, model, data, seed=4, **options))
+        assert torch.get_num_threads() == number
+    for name, draws in found[0].draws.items():
+        assert torch.equal(draws, found[1].draws[name]), name
+
+
+def test_more_threads_are_used_when_asked_for(cores):
+    cores(1)
+    seen = []
+
+    def program():
+        seen.append(torch.get_num_threads())
+
+    for number in (3, 1):
+        with inference.threads(number), fresh(program):
+            program()
+        assert torch.get_num_threads() == 1
+    assert seen == [3, 1]

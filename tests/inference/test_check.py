@@ -12,14 +12,9 @@ from rich.console import Console
 
 from inference.base import Fit
 from inference.check import diagnose, render, simulation_based_calibration, summary, table
+from tests.inference.programs import normal
 
 Y = torch.linspace(-1, 1, 10, dtype=torch.float64)
-
-
-def normal(y):
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("rows", len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
 
 
 def centred(y):

@@ -91,18 +91,14 @@ def test_acceleration_reaches_the_same_top_in_fewer_steps(data, family):
     assert fast.info["evaluations"] < plain.info["evaluations"] / 2
 
 
-def test_the_prior_gives_a_mode_of_the_pyro_program():
+def test_the_prior_gives_a_mode_of_the_pyro_program(double_precision):
     data = old_faithful()
     model = mixture(data, components=2)
     fit = em.fit(model, data, prior=True, tol=1e-14, num_restarts=2)
     theta = {name: value[0, 0].requires_grad_() for name, value in fit.draws.items()}
-    torch.set_default_dtype(torch.float64)
-    try:
-        problem = Problem(model, data, joint(model, (data,), {}), prior=True)
-        nodes = problem._sites(theta)
-        log_prior = torch.stack([nodes[name]["fn"].log_prob(theta[name]).sum() for name in theta]).sum()
-    finally:
-        torch.set_default_dtype(torch.float32)
+    problem = Problem(model, data, joint(model, (data,), {}), prior=True)
+    nodes = problem._sites(theta)
+    log_prior = torch.stack([nodes[name]["fn"].log_prob(theta[name]).sum() for name in theta]).sum()
     objective = model.e_step(theta, data)[1] + log_prior
     gradient = dict(zip(theta, torch.autograd.grad(objective, list(theta.values())), strict=True))
     gradient["weights"] = gradient["weights"] - gradient["weights"].mean()

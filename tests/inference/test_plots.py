@@ -19,12 +19,7 @@ from inference.predict import simulate
 from ppmodels import load
 from ppmodels.base import Data
 from ppmodels.datasets import old_faithful
-
-
-def normal(y):
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("rows", len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+from tests.inference.programs import normal
 
 
 def counts(y):

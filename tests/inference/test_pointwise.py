@@ -15,13 +15,7 @@ from inference.pointwise import assignments, pointwise
 from ppmodels import load
 from ppmodels.datasets import old_faithful
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def mixture(x):

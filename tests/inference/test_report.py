@@ -2,20 +2,13 @@
 
 import os
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 
 from inference import load
 from inference.base import Fit
 from inference.report import write
-
-
-def normal(y):
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("rows", len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+from tests.inference.programs import normal
 
 
 @pytest.fixture

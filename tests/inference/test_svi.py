@@ -20,14 +20,7 @@ from inference.svi.objective import Objective, Survey
 from inference.tracing.learned import learned
 from ppmodels.base import Data
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def correlated(covariance):

@@ -98,35 +98,29 @@ def patterns(count):
         for p in patterns(len(s))
     ],
 )
-def test_value_and_gradient_of_an_operation(function, shapes, varies):
+def test_value_and_gradient_of_an_operation(function, shapes, varies, double_precision):
     generator = torch.Generator().manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    try:
-        tensors = [
-            torch.randn((*s, *([C] if v else ())), generator=generator) for s, v in zip(shapes, varies, strict=True)
-        ]
-        ours = [t for t, v in zip(tensors, varies, strict=True) if v]
-        fixed = [t for t, v in zip(tensors, varies, strict=True) if not v]
+    tensors = [torch.randn((*s, *([C] if v else ())), generator=generator) for s, v in zip(shapes, varies, strict=True)]
+    ours = [t for t, v in zip(tensors, varies, strict=True) if v]
+    fixed = [t for t, v in zip(tensors, varies, strict=True) if not v]
 
-        def value_and_grad(*inputs):
-            free, rest = iter(inputs[: len(ours)]), iter(inputs[len(ours) :])
-            values = [next(free).detach().requires_grad_() if v else next(rest) for v in varies]
-            with torch.enable_grad():
-                out = function(*values)
-                leaves = [x for x, v in zip(values, varies, strict=True) if v]
-                grads = torch.autograd.grad((out * torch.arange(1.0, out.numel() + 1).reshape(out.shape)).sum(), leaves)
-            return out.detach(), *grads
+    def value_and_grad(*inputs):
+        free, rest = iter(inputs[: len(ours)]), iter(inputs[len(ours) :])
+        values = [next(free).detach().requires_grad_() if v else next(rest) for v in varies]
+        with torch.enable_grad():
+            out = function(*values)
+            leaves = [x for x, v in zip(values, varies, strict=True) if v]
+            grads = torch.autograd.grad((out * torch.arange(1.0, out.numel() + 1).reshape(out.shape)).sum(), leaves)
+        return out.detach(), *grads
 
-        first = [t[..., 0] for t in ours]
-        graph = trace(value_and_grad, first, fixed)
-        constants = graph.fixed(*fixed)
-        together = batching.batch_last(graph.varying, len(ours))(*ours, *constants)
-        for c in range(C):
-            alone = value_and_grad(*(t[..., c] for t in ours), *fixed)
-            for a, b in zip(together, alone, strict=True):
-                torch.testing.assert_close(a[..., c], b, rtol=1e-10, atol=1e-10)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    first = [t[..., 0] for t in ours]
+    graph = trace(value_and_grad, first, fixed)
+    constants = graph.fixed(*fixed)
+    together = batching.batch_last(graph.varying, len(ours))(*ours, *constants)
+    for c in range(C):
+        alone = value_and_grad(*(t[..., c] for t in ours), *fixed)
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a[..., c], b, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("make", programs.TRACEABLE, ids=lambda f: f.__name__)

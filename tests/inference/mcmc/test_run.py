@@ -23,25 +23,7 @@ from inference.density.executor import Batched
 from inference.mcmc import run as running
 from inference.mcmc import store
 from inference.mcmc.plan import TOGETHER
-
-Y = torch.tensor([1.2, 0.4, -0.3, 2.0, 1.1], dtype=torch.float64)
-SHORT = {"num_chains": 4, "num_warmup": 40, "num_samples": 120, "compile": False, "seed": 5}
-
-
-def program(y):
-    loc = pyro.sample("loc", dist.Normal(0.0, 5.0))
-    scale = pyro.sample("scale", dist.HalfNormal(2.0))
-    with pyro.plate("rows", len(y)):
-        pyro.sample("y", dist.Normal(loc, scale), obs=y)
-
-
-def assert_same(one, other):
-    assert one.draws.keys() == other.draws.keys()
-    for name, value in one.draws.items():
-        assert torch.equal(value, other.draws[name]), name
-    assert one.stats.keys() == other.stats.keys()
-    for name, value in one.stats.items():
-        assert torch.equal(value, other.stats[name]), name
+from tests.inference.mcmc.short import SHORT, Y, assert_same, program
 
 
 @pytest.fixture(scope="module")
@@ -407,7 +389,7 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.inference.mcmc.test_run import program, Y
+from tests.inference.mcmc.short import Y, program
 from inference import mcmc
 fit = mcmc.fit(program, Y, checkpoint=sys.argv[2], num_chains=4, num_warmup=60, num_samples=1500, compile=False, seed=5)
 import torch

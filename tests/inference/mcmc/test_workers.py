@@ -19,28 +19,15 @@ from inference import mcmc
 from inference.base import Unsupported
 from inference.mcmc import workers
 from inference.mcmc.plan import Plan
+from tests.inference.mcmc import short
+from tests.inference.mcmc.short import Y, assert_same, program
 
-Y = torch.tensor([1.2, 0.4, -0.3, 2.0, 1.1], dtype=torch.float64)
-SHORT = {"num_chains": 6, "num_warmup": 40, "num_samples": 120, "compile": False, "seed": 5}
-
-
-def program(y):
-    loc = pyro.sample("loc", dist.Normal(0.0, 5.0))
-    scale = pyro.sample("scale", dist.HalfNormal(2.0))
-    with pyro.plate("rows", len(y)):
-        pyro.sample("y", dist.Normal(loc, scale), obs=y)
+SHORT = short.SHORT | {"num_chains": 6}
 
 
 def steep():
     a = pyro.sample("a", dist.Normal(0.0, 1.0))
     pyro.sample("b", dist.Normal(a.square(), 0.2))
-
-
-def assert_same(one, other):
-    for ours, theirs in ((one.draws, other.draws), (one.stats, other.stats)):
-        assert ours.keys() == theirs.keys()
-        for name, value in ours.items():
-            assert torch.equal(value, theirs[name]), name
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,10 @@ import torch
 from inference.svi.flow import Flow
 from inference.svi.guides import FullRank, LowRank, MeanField, normal_log_prob
 
+pytestmark = pytest.mark.usefixtures("double_precision")
 DIM = 3
 GUIDES = [MeanField(DIM), FullRank(DIM), LowRank(DIM, 2), Flow(DIM, layers=2, hidden=4)]
 each_guide = pytest.mark.parametrize("guide", GUIDES, ids=lambda g: type(g).__name__)
-
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
 
 
 def some_phi(guide, restarts=1):

@@ -13,14 +13,7 @@ from inference.training.loop import Training, first_not_finite
 from inference.training.minibatches import minibatch
 from inference.training.plateau import RATES, Plateau
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 class Regression:

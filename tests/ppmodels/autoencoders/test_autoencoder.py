@@ -10,14 +10,7 @@ from ppmodels.autoencoders.infomax import best_decoder, entropy, infomax_bound, 
 from ppmodels.autoencoders.principal import linear_denoiser, principal_angles, principal_components
 from ppmodels.nn.mlp import mlp
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def trained(model, x, lr=0.02, num_steps=3000, **options):

@@ -13,14 +13,7 @@ from ppmodels.autoencoders.traversal import continuity, incompleteness, interpol
 from ppmodels.autoencoders.vae import VariationalAutoencoder
 from ppmodels.base import Data
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def classes(rows=300, dim=6):

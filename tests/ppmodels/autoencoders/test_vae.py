@@ -21,14 +21,7 @@ from ppmodels.autoencoders.vae import VariationalAutoencoder
 from ppmodels.base import Data
 from ppmodels.nn.mlp import mlp
 
-
-@pytest.fixture(autouse=True)
-def _double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def lines(rows=200, dim=5, latents=2, noise=0.3):

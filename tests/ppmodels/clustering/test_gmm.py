@@ -24,16 +24,9 @@ from ppmodels.clustering._ordered import OrderedRows
 from ppmodels.clustering.gmm import GaussianMixture
 from ppmodels.datasets import old_faithful
 
+pytestmark = pytest.mark.usefixtures("double_precision")
 FAMILIES = ("full", "tied", "diagonal", "spherical")
 SKLEARN = {"full": "full", "tied": "tied", "diagonal": "diag", "spherical": "spherical"}
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def rows(x, **coords):

@@ -20,15 +20,8 @@ from ppmodels.clustering.kmeans import KMeans
 from ppmodels.clustering.selection import criteria, free_parameters, standard_errors
 from ppmodels.datasets import old_faithful
 
+pytestmark = pytest.mark.usefixtures("double_precision")
 FAMILIES = ("full", "tied", "diagonal", "spherical")
-
-
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def faithful(family="full", components=2):

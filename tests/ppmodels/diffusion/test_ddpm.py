@@ -20,13 +20,6 @@ def clean_slate():
     pyro.set_rng_seed(0)
 
 
-@pytest.fixture
-def doubles():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def untrained(**fields):
     """A model whose network says something: its last layer starts at zero."""
     model = DenoisingDiffusion(**fields)
@@ -53,7 +46,7 @@ def test_sites_and_shapes():
 
 
 @pytest.mark.parametrize("steps", [3, 8])
-def test_guide_has_the_marginals_of_the_forward_walk(doubles, steps):
+def test_guide_has_the_marginals_of_the_forward_walk(double_precision, steps):
     model = DenoisingDiffusion(dim=1, steps=steps)
     x = torch.full((100_000, 1), 1.5)
     trace = poutine.trace(model.guide).get_trace(Data(100_000, observed={"x": x}))
@@ -70,7 +63,7 @@ def test_guide_has_the_marginals_of_the_forward_walk(doubles, steps):
         before = value
 
 
-def test_guide_is_the_forward_walk_s_density(doubles):
+def test_guide_is_the_forward_walk_s_density(double_precision):
     """Density of the walk written backwards = forwards, point by point."""
     model = DenoisingDiffusion(dim=2, steps=5)
     x = torch.randn(4, 2)
@@ -86,7 +79,7 @@ def test_guide_is_the_forward_walk_s_density(doubles):
 @pytest.mark.parametrize(
     ("variance", "prediction_type"), [("beta", "v"), ("posterior", "v"), ("beta", "x0"), ("posterior", "epsilon")]
 )
-def test_elbo_is_the_bound_of_the_notes(doubles, variance, prediction_type):
+def test_elbo_is_the_bound_of_the_notes(double_precision, variance, prediction_type):
     model = untrained(dim=2, steps=6, variance=variance, prediction_type=prediction_type)
     x = torch.tensor([[0.4, -0.8]]).expand(4_000, 2)
     data = Data(4_000, observed={"x": x})
@@ -101,7 +94,7 @@ def test_elbo_is_the_bound_of_the_notes(doubles, variance, prediction_type):
     assert float(walk.mean()) == pytest.approx(float(terms.mean()), abs=5 * error)
 
 
-def test_minibatches_scale(doubles):
+def test_minibatches_scale(double_precision):
     model = untrained(dim=2, steps=3)
     data = Data(8, observed={"x": torch.randn(8, 2)})
     values = {name: torch.randn(8, 2) for name in ("x_1", "x_2", "x_3")} | dict(data.observed)

@@ -11,12 +11,9 @@ from ppmodels.embedding._objective import Hierarchical, Sampled, Softmax
 from ppmodels.embedding._step import Prediction, ascend
 from ppmodels.embedding.tree import balanced, huffman
 from ppmodels.embedding.windows import blocks, pairs
+from tests.draws import normal
 
 F64 = torch.float64
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 def test_pairs_of_a_sentence_of_six_words():

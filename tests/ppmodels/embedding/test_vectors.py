@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,10 +14,9 @@ from ppmodels.embedding.ppmi import cooccurrence, ppmi, ppmi_vectors
 from ppmodels.embedding.vectors import WordVectors
 from ppmodels.embedding.vocabulary import Vocabulary
 from ppmodels.embedding.word2vec_format import from_gensim, read_word2vec, to_gensim, write_word2vec
+from tests import draws
 
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+normal = partial(draws.normal, dtype=torch.float32)
 
 
 def some(words=20, dim=5, seed=0):

@@ -8,13 +8,10 @@ import torch
 from ppmodels.kernels.features import NystromFeatures, RandomFeatures, quadratic_features
 from ppmodels.kernels.functions import RBF, Cosine, Laplace, Linear, Matern, Polynomial, Precomputed, Sigmoid
 from ppmodels.kernels.similarity import compare, dissimilarity, from_kernel, kernel_alignment, permutation_test
+from tests.draws import normal
 
 KERNELS = [Linear(), Polynomial(3), RBF(0.7), RBF((0.5, 1.0, 2.0)), Laplace(), Matern(0.5), Matern(1.5), Matern(2.5)]
 KERNELS += [Cosine()]
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)

@@ -13,12 +13,9 @@ from ppmodels.base import Data
 from ppmodels.kernels._marginal import gram_and_slope, log_marginal
 from ppmodels.kernels.functions import RBF, Matern
 from ppmodels.kernels.gp import GaussianProcess
+from tests.draws import normal
 
 FAMILIES = ["rbf", "matern12", "matern32", "matern52"]
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def problem(rows=25, columns=3):

@@ -10,10 +10,7 @@ from ppmodels.kernels.functions import RBF, Linear, Polynomial
 from ppmodels.kernels.kernel_pca import KernelPCA, centre
 from ppmodels.kernels.nystrom_pca import NystromPCA
 from ppmodels.kernels.spectral import elastic_energy, laplacian, laplacian_eigenmaps
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.draws import normal
 
 
 def circles(rows=400, noise=0.05):

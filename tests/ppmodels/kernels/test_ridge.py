@@ -13,10 +13,7 @@ from ppmodels.kernels.features import RandomFeatures, quadratic_features
 from ppmodels.kernels.functions import RBF, Linear, Polynomial, Precomputed
 from ppmodels.kernels.landmarks import LandmarkRidge, conjugate_gradients
 from ppmodels.kernels.ridge import KernelRidge, nadaraya_watson, penalty_path, primal_ridge
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.draws import normal
 
 
 def data(rows=60, columns=3, seed=0):

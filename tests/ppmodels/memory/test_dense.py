@@ -9,13 +9,10 @@ from sklearn.datasets import load_digits
 from ppmodels.memory.capacity import dense_error, error_free_patterns
 from ppmodels.memory.dense import DenseMemory, Interaction
 from ppmodels.memory.learning import hebb
+from tests.draws import signs
 
 KINDS = [Interaction("polynomial", 2), Interaction("polynomial", 3), Interaction("polynomial", 4)]
 KINDS += [Interaction("rectified", 3), Interaction("exponential")]
-
-
-def signs(*shape, seed=0):
-    return 2.0 * torch.randint(2, shape, generator=torch.Generator().manual_seed(seed)).double() - 1
 
 
 def test_degree_two_is_hebbs_network():

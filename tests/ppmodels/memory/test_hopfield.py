@@ -14,10 +14,7 @@ from ppmodels.memory.capacity import (
 )
 from ppmodels.memory.hopfield import Hopfield
 from ppmodels.memory.learning import hebb, perceptron, pseudo_inverse, pseudo_likelihood, storkey, unlearn
-
-
-def signs(*shape, seed=0, dtype=torch.float64):
-    return 2 * torch.randint(2, shape, generator=torch.Generator().manual_seed(seed)).to(dtype) - 1
+from tests.draws import signs
 
 
 def symmetric(units, seed=0):

@@ -17,10 +17,7 @@ from ppmodels.memory.modern import (
     update,
 )
 from ppmodels.nn.hopfield import HopfieldLayer, HopfieldLookup, HopfieldPooling
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.draws import normal
 
 
 def test_identities_of_log_sum_exp():
