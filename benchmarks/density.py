@@ -1,7 +1,6 @@
 """Value and gradient: the compiled batch and the replayed graph beside the Pyro program itself, run eagerly."""
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks import _record
 from benchmarks._mcmc.problems import load, names
 from inference.base import fresh, joint
 from inference.density import Density
@@ -48,7 +48,7 @@ def compare(problem: tuple[str, ...] = (), out: Path | None = None) -> None:
     console.print(table)
     if "poisson_glm" in (problem or names()):
         console.print(_products())
-    console.print(f"load average {' '.join(f'{x:.1f}' for x in os.getloadavg())}")
+    console.print(f"{_record.machine('torch', 'pyro-ppl')}\n{_record.load()}")
     if out is not None:
         out.write_text(console.export_text())
 

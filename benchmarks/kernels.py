@@ -4,15 +4,19 @@ import math
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gpytorch
 import numpy as np
 import torch
+import tyro
 from sklearn.decomposition import KernelPCA as TheirPCA
 from sklearn.kernel_approximation import Nystroem
 from torch import Tensor
 
+from benchmarks._clock import fastest, timed
+from benchmarks._record import recorded
 from ppmodels.kernels._marginal import log_marginal
 from ppmodels.kernels.functions import RBF
 from ppmodels.kernels.kernel_pca import KernelPCA
@@ -22,15 +26,31 @@ from ppmodels.kernels.nystrom_pca import NystromPCA
 ROWS, COLUMNS, PENALTY = 100_000, 8, 0.1
 
 
-def main(
-    sizes: tuple[int, ...] = (1000, 2000, 4000), rows: int = ROWS, landmarks: tuple[int, ...] = (1000, 2000)
+def main() -> None:
+    """Read the command line and run."""
+    tyro.cli(compare, description=__doc__)
+
+
+def compare(
+    sizes: tuple[int, ...] = (1000, 2000, 4000),
+    rows: int = ROWS,
+    landmarks: tuple[int, ...] = (1000, 2000),
+    out: Path | None = None,
 ) -> None:
-    """Print the tables; one thread, processor seconds."""
+    """Print the tables; one thread, processor seconds.
+
+    Args:
+        sizes: rows of the marginal likelihoods.
+        rows: of kernel ridge regression and of kernel PCA.
+        landmarks: of kernel ridge regression.
+        out: a file for the tables as text.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    marginal(sizes)
-    ridge(rows, landmarks)
-    components(rows)
+    with recorded(out, "torch", "gpytorch", "scikit-learn"):
+        marginal(sizes)
+        ridge(rows, landmarks)
+        components(rows)
 
 
 def marginal(sizes: tuple[int, ...]) -> None:
@@ -43,7 +63,7 @@ def marginal(sizes: tuple[int, ...]) -> None:
             y = x[:, :4].sum(-1).div(2).sin() + 0.1 * torch.randn(rows, dtype=dtype)
             sides = ours(x, y), theirs(x, y)
             (value, slope), (other, their_slope) = (run() for run in sides)
-            seconds = [best(run, 3) for run in sides]
+            seconds = [fastest(run, 3) for run in sides]
             gap = float((slope - their_slope).abs().max() / their_slope.abs().max())
             print(f"{rows:>6} {str(dtype)[6:]:>8} {seconds[0]:>8.3f} {seconds[1]:>9.3f} "
                   f"{seconds[1] / seconds[0]:>6.2f} "
@@ -128,20 +148,20 @@ def components(rows: int) -> None:
     """Ten components: exact beside scikit-learn's solvers, then by landmarks where an exact Gram matrix cannot be."""
     print("\nKernel PCA, 10 components, RBF; processor seconds, variances against the exact ones")
     kernel, x = RBF(2.0), torch.randn(max(rows, 4000), COLUMNS, dtype=torch.float64)
-    exact, seconds = timed(lambda: KernelPCA.fit(x[:4000], kernel, 10))
+    seconds, exact = timed(lambda: KernelPCA.fit(x[:4000], kernel, 10))
     print(f"  n = 4000: ours {seconds:.2f}", end="")
     for solver in ("dense", "arpack", "randomized"):
-        _, seconds = timed(
+        seconds, _ = timed(
             lambda solver=solver: TheirPCA(10, kernel="rbf", gamma=1 / 8, eigen_solver=solver).fit(x[:4000].numpy())
         )
         print(f", scikit-learn {solver} {seconds:.2f}", end="")
     for number in (500, 1000):
-        near, seconds = timed(lambda number=number: NystromPCA.fit(x[:4000], kernel, 10, number))
+        seconds, near = timed(lambda number=number: NystromPCA.fit(x[:4000], kernel, 10, number))
         gap = float((near.eigenvalues / exact.eigenvalues - 1).abs().max())
         print(f"\n  n = 4000, {number} landmarks: {seconds:.2f}, variances off by at most {gap:.1%}", end="")
     print()
     for number in (500, 1000):
-        fit, seconds = timed(lambda number=number: NystromPCA.fit(x.float(), kernel, 10, number))
+        seconds, fit = timed(lambda number=number: NystromPCA.fit(x.float(), kernel, 10, number))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         share = float(fit.explained().sum())
         print(f"  n = {rows}, {number} landmarks: {seconds:.1f}; 10 components hold {share:.1%} of the variance; "
@@ -151,17 +171,6 @@ def components(rows: int) -> None:
 def rmse(found: Tensor, truth: Tensor) -> float:
     """Root mean squared error."""
     return math.sqrt((found - truth).square().mean())
-
-
-def timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and processor seconds."""
-    start = time.process_time()
-    return run(), time.process_time() - start
-
-
-def best(run: Callable[[], Any], runs: int) -> float:
-    """The least processor time of several runs, in seconds; one has been done before."""
-    return min(timed(run)[1] for _ in range(runs))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 import math
 import os
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import _clock
 from inference import em
 from inference.base import fresh
 from ppmodels.base import Data
@@ -24,6 +24,7 @@ from ppmodels.population.state_space import GaussianStateSpace
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 F64 = torch.float64
 STEPS = 50  # of EM, both from the same start
+timed = partial(_clock.timed, runs=3, limit=20.0)  # fewer runs of what takes long
 
 
 def main() -> None:
@@ -130,16 +131,6 @@ def ising() -> None:
         miss = float((law.moments() - torch.tensor(mean)).abs().max())
         print(f"{name:>24} {seconds:>8.2f} {miss:>9.1e} {float(law.entropy()) / math.log(2):>14.6f}")
     print(f"ratio {theirs / ours:.0f}; parameters differ by {float((found - torch.tensor(peer.x)).abs().max()):.1e}")
-
-
-def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """The least processor time of up to three runs, and what the last returned."""
-    seconds, found = [], None
-    while len(seconds) < 3 and sum(seconds) < 20:
-        start = time.process_time()
-        found = run()
-        seconds.append(time.process_time() - start)
-    return min(seconds), found
 
 
 def gaussian_process_data(trials: int, bins: int, neurons: int, latents: int) -> tuple[Tensor, Any, dict[str, Tensor]]:

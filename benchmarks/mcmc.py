@@ -1,9 +1,5 @@
 """Markov chain Monte Carlo: effective draws a second, ours and peers', side by side on the same posteriors."""
 
-import os
-import platform
-import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,9 @@ from rich.console import Console
 from benchmarks._mcmc import start_child, tables
 from benchmarks._mcmc.problems import names
 from benchmarks._mcmc.samplers import SAMPLERS
+from benchmarks._record import load, machine
+
+PACKAGES = ("torch", "pyro-ppl", "numpyro", "jax", "pymc", "nutpie", "pystan")
 
 
 def main() -> None:
@@ -37,7 +36,7 @@ def compare(
         agree: only check that the peers' densities are the same as the Pyro program's.
     """
     console = Console(record=True, width=176)
-    console.print(_machine())
+    console.print(f"{machine(*PACKAGES)}; float64, one thread\n{load()}")
     chosen = [name for name in SAMPLERS if not sampler or any(part in name for part in sampler)]
     rows: dict[str, dict[str, Any]] = {}
     for name in problem or names():
@@ -47,25 +46,7 @@ def compare(
     if not agree:
         console.print(tables.ratios(rows))
         console.print(tables.NOTES)
-    console.print(_load())
+    console.print(load())
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(console.export_text())
-
-
-def _machine() -> str:
-    """Where and with what this was measured."""
-    versions = []
-    for package in ("torch", "pyro-ppl", "numpyro", "jax", "pymc", "nutpie", "pystan"):
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"{package} not installed")
-    python = f"Python {platform.python_version()}, {os.cpu_count()} cores, float64, one thread"
-    return f"{python}; {', '.join(versions)}\n{_load()}"
-
-
-def _load() -> str:
-    """How busy the machine is: figures from a loaded one are worth less."""
-    load = " ".join(f"{x:.1f}" for x in os.getloadavg())
-    return f"{time.strftime('%Y-%m-%d %H:%M')}, load average {load}"

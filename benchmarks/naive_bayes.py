@@ -1,7 +1,5 @@
 """Naive Bayes beside scikit-learn and pomegranate: prediction of real columns, and counting text in small batches."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +7,7 @@ import torch
 from scipy import sparse
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 
+from benchmarks._clock import fastest
 from ppmodels.classification.classifier import Classifier
 from ppmodels.classification.naive_bayes import NaiveBayes
 
@@ -32,16 +31,16 @@ def gaussian() -> None:
     ours = Classifier(model).learn(x, y)
     rows, theta = torch.tensor(x), ours.parameters(prior=False)
     single = rows.float(), {name: value.float() for name, value in theta.items()}
-    theirs = best(lambda: peer.predict(x), 2)
+    theirs = fastest(lambda: peer.predict(x), 2)
     print(f"Gaussian, {ROWS} x {COLUMNS}, {CLASSES} classes: seconds")
     print(f"  predict: scikit-learn {theirs:.2f}")
     for name, (value, at) in {"float64": (rows, theta), "float32": single}.items():
-        seconds = best(lambda: ours.predict(value, at), 3)  # noqa: B023
+        seconds = fastest(lambda: ours.predict(value, at), 3)  # noqa: B023
         same = float(np.mean(ours.predict(value, at).numpy() == peer.predict(x[: len(value)])))
         print(
             f"  ours in {name}: {seconds:.3f}, {theirs / seconds:.1f} times as fast (target 20); same class {same:.4%}"
         )
-    fits = best(lambda: GaussianNB().fit(x, y), 2), best(lambda: Classifier(model).learn(rows, y), 2)
+    fits = fastest(lambda: GaussianNB().fit(x, y), 2), fastest(lambda: Classifier(model).learn(rows, y), 2)
     print(
         f"  fit: scikit-learn {fits[0]:.3f}, ours {fits[1]:.3f}; pomegranate predicts in {pomegranate(x, y)}",
         flush=True,
@@ -61,8 +60,8 @@ def text() -> None:
     print(f"Multinomial, sparse {size}: partial_fit, seconds")
     for size in (100, 1000, 10_000):
         batches = [(x[i : i + size], y[i : i + size]) for i in range(0, TEXTS, size)]
-        theirs = best(lambda: partial_fit(batches), 1)  # noqa: B023
-        ours = best(lambda: learn(model, batches), 1)  # noqa: B023
+        theirs = fastest(lambda: partial_fit(batches), 1)  # noqa: B023
+        ours = fastest(lambda: learn(model, batches), 1)  # noqa: B023
         target = " (target 10)" if size == 100 else ""
         print(
             f"  batches of {size:>6}: scikit-learn {theirs:.3f} s, ours {ours:.3f} s, {theirs / ours:.1f} times{target}"
@@ -94,17 +93,7 @@ def pomegranate(x: np.ndarray, y: np.ndarray) -> str:
         return "not installed"
     rows, label = torch.tensor(x).float(), torch.tensor(y)
     peer = BayesClassifier([Normal(covariance_type="diag") for _ in range(CLASSES)]).fit(rows, label)
-    return f"{best(lambda: peer.predict(rows), 1):.2f}"
-
-
-def best(run: Callable[[], Any], runs: int) -> float:
-    """The least processor time of several runs."""
-    found = []
-    for _ in range(runs):
-        began = time.process_time()
-        run()
-        found.append(time.process_time() - began)
-    return min(found)
+    return f"{fastest(lambda: peer.predict(rows), 1):.2f}"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """State spaces: the kernel beside the published form, the layer beside its transforms, the step, the cost laws."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from benchmarks._clock import milliseconds
 from ppmodels.nn.convolution import causal_convolution
 from ppmodels.nn.dplr import dplr_kernel
 from ppmodels.nn.s4 import S4
@@ -43,8 +43,8 @@ def kernels() -> None:
             rule(w, z, length).backward(up)
 
         rounded = exponents.to(torch.complex64)  # the published form works in single precision throughout
-        theirs = best(partial(run, published, rounded), 3 if length < 10000 else 1)
-        ours = best(partial(run, vandermonde, exponents), 10)
+        theirs = milliseconds(partial(run, published, rounded), 3 if length < 10000 else 1)
+        ours = milliseconds(partial(run, vandermonde, exponents), 10)
         with torch.no_grad():
             exact = torch.cat([published(weights[:8].to(z), z, length) for z in [exponents[:8]]])
             errors = [
@@ -66,10 +66,10 @@ def layers() -> None:
         u = torch.randn(BATCH, length, CHANNELS)
         with torch.no_grad():
             kernel = layer.ssm.kernel(length)
-            whole = best(lambda: layer(u), 5)  # noqa: B023
-            own = best(lambda: layer.ssm.kernel(length), 5)  # noqa: B023
-            transforms = best(lambda: causal_convolution(u.mT, kernel), 5)  # noqa: B023
-            mixing = best(lambda: layer._finish(u, u), 5)  # noqa: B023
+            whole = milliseconds(lambda: layer(u), 5)  # noqa: B023
+            own = milliseconds(lambda: layer.ssm.kernel(length), 5)  # noqa: B023
+            transforms = milliseconds(lambda: causal_convolution(u.mT, kernel), 5)  # noqa: B023
+            mixing = milliseconds(lambda: layer._finish(u, u), 5)  # noqa: B023
         print(f"{length:>8} {whole:>8.2f} {own:>8.2f} {transforms:>11.2f} {mixing:>8.2f} {whole / transforms:>19.2f}")
 
 
@@ -81,8 +81,8 @@ def steps() -> None:
         u = torch.randn(1, CHANNELS)
         with torch.inference_mode():
             state = layer.default_state(1)
-            alone = best(lambda: repeat(state.recurrence.step, u, state.hidden), 5)  # noqa: B023
-            whole = best(lambda: repeat(layer.step, u, state), 5)  # noqa: B023
+            alone = milliseconds(lambda: repeat(state.recurrence.step, u, state.hidden), 5)  # noqa: B023
+            whole = milliseconds(lambda: repeat(layer.step, u, state), 5)  # noqa: B023
         print(f"{name:>8}: recurrence {alone:.1f}, whole layer {whole:.1f}")
 
 
@@ -99,8 +99,8 @@ def low_rank() -> None:
                 dplr_kernel(*ssm.system(), ssm.log_dt.exp(), length).sum().backward()
 
             with torch.no_grad():
-                extra = best(lambda: ssm._truncated(length), 3)  # noqa: B023
-            row.append(f"{best(run, 3):>8.1f} ({extra:4.1f})")
+                extra = milliseconds(lambda: ssm._truncated(length), 3)  # noqa: B023
+            row.append(f"{milliseconds(run, 3):>8.1f} ({extra:4.1f})")
         print(f"{length:>8} " + " ".join(row))
 
 
@@ -108,17 +108,6 @@ def published(weights: Tensor, exponents: Tensor, length: int) -> Tensor:
     """Gu, Gupta, Goel and Ré (2022), section 3.2: the Vandermonde matrix (H, N, L), and its product."""
     times = torch.arange(length, dtype=exponents.real.dtype)
     return 2 * torch.einsum("hn,hnl->hl", weights, torch.exp(exponents[..., None] * times)).real
-
-
-def best(run: Callable[[], object], runs: int) -> float:
-    """The least processor time of several runs after one that warms up, in milliseconds."""
-    run()
-    seconds = []
-    for _ in range(runs):
-        start = time.process_time()
-        run()
-        seconds.append(time.process_time() - start)
-    return 1e3 * min(seconds)
 
 
 def repeat(step: Callable[..., tuple[Tensor, object]], u: Tensor, state: object) -> None:

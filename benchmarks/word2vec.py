@@ -4,14 +4,18 @@ import bz2
 import re
 import time
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import tyro
 from gensim.corpora.wikicorpus import extract_pages, filter_wiki
 from gensim.models import Word2Vec as Gensim
 from gensim.test.utils import datapath
 
+from benchmarks._clock import timed
+from benchmarks._record import recorded
 from ppmodels.embedding.text import TextFile
 from ppmodels.embedding.vectors import WordVectors
 from ppmodels.embedding.vocabulary import Vocabulary
@@ -31,28 +35,42 @@ THEIRS: dict[str, dict[str, Any]] = {
 }
 
 
-def main(epochs: int = 10, runs: int = 3) -> None:
-    """Print the tables; 100 dimensions, window 5, 5 negatives, processor seconds of one thread, medians."""
+def main() -> None:
+    """Read the command line and run."""
+    tyro.cli(compare, description=__doc__)
+
+
+def compare(kind: tuple[str, ...] = (), epochs: int = 10, runs: int = 3, out: Path | None = None) -> None:
+    """Print the tables; 100 dimensions, window 5, 5 negatives, processor seconds of one thread, medians.
+
+    Args:
+        kind: parts of the names of what is trained; none means all, and then both cores by the wall clock.
+        epochs: over the text.
+        runs: of which the median is printed.
+        out: a file for the tables as text.
+    """
     torch.set_num_threads(1)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, recorded(out, "torch", "gensim"):
         path = Path(folder) / "wikipedia.txt"
         words = prepare(path) * epochs
         sentences, text = [line.split() for line in path.read_text().splitlines()], TextFile(path)
         vocabulary = Vocabulary.count(text)
-        print(
-            f"{words // epochs} words of Wikipedia, {len(vocabulary)} different, {epochs} epochs; after counting them"
-        )
+        print(f"{words // epochs} words of Wikipedia, {len(vocabulary)} different, {epochs} epochs, after counting")
         print(
             f"{'':22} {'thousand words / CPU s':>24} {'':>6} {'WordSim-353':>15} {'SimLex-999':>15} {'analogies':>15}"
         )
         print(f"{'':22} {'ours':>12} {'gensim':>11} {'ratio':>6} " + f"{'ours':>8} {'gensim':>6} " * 3)
-        for kind, fields in KINDS.items():
+        for each, fields in KINDS.items():
+            if kind and not any(part in each for part in kind):
+                continue
             ours, theirs = [], []
             for seed in range(runs):
-                theirs.append(timed(lambda seed=seed, kind=kind: gensim(sentences, epochs, seed, THEIRS[kind])))
-                ours.append(timed(lambda seed=seed, fields=fields: fit(text, epochs, seed, vocabulary, fields)))
-            report(kind, words, ours, theirs)
-        wall(text, sentences, epochs, vocabulary, words)
+                theirs.append(gensim(sentences, epochs, seed, THEIRS[each]))
+                seconds, found = timed(lambda seed=seed, fields=fields: fit(text, epochs, seed, vocabulary, fields))
+                ours.append((found, seconds))
+            report(each, words, ours, theirs)
+        if not kind:
+            wall(text, sentences, epochs, vocabulary, words)
 
 
 def fit(text: TextFile, epochs: int, seed: int, vocabulary: Vocabulary, fields: dict, workers: int = 1) -> WordVectors:
@@ -60,20 +78,18 @@ def fit(text: TextFile, epochs: int, seed: int, vocabulary: Vocabulary, fields: 
     return Word2Vec(**fields).fit(text, epochs=epochs, seed=seed, vocabulary=vocabulary, workers=workers).vectors
 
 
-def gensim(sentences: list, epochs: int, seed: int, fields: dict, workers: int = 1) -> tuple[WordVectors, float]:
-    """Theirs, from lists in memory; its counting is not timed."""
+def gensim(sentences: list, epochs: int, seed: int, fields: dict) -> tuple[WordVectors, float]:
+    """Theirs, from lists in memory, and processor seconds; its counting is not timed."""
+    model = counted(sentences, seed, fields)
+    seconds, _ = timed(lambda: model.train(sentences, total_examples=model.corpus_count, epochs=epochs))
+    return from_gensim(model), seconds
+
+
+def counted(sentences: list, seed: int, fields: dict, workers: int = 1) -> Gensim:
+    """Their model with its vocabulary, not trained."""
     model = Gensim(vector_size=100, window=5, min_count=5, seed=seed + 1, workers=workers, **fields)
     model.build_vocab(sentences)
-    start, wall = time.process_time(), time.perf_counter()
-    model.train(sentences, total_examples=model.corpus_count, epochs=epochs)
-    return from_gensim(model), (time.process_time() - start) + 1j * (time.perf_counter() - wall)
-
-
-def timed(run: Any) -> tuple[WordVectors, float]:
-    """Vectors and processor seconds; gensim counts its own."""
-    start = time.process_time()
-    found = run()
-    return (found[0], found[1].real) if isinstance(found, tuple) else (found, time.process_time() - start)
+    return model
 
 
 def report(kind: str, words: int, ours: list, theirs: list) -> None:
@@ -100,11 +116,17 @@ def wall(text: TextFile, sentences: list, epochs: int, vocabulary: Vocabulary, w
     """All cores: thousand words a second by the clock on the wall, skip-gram."""
     print("\nskip-gram by the wall clock, thousand words / s, processes or threads started included")
     for workers in (1, 2):
-        _, seconds = gensim(sentences, epochs, 0, THEIRS["skip-gram, negative"], workers)
-        start = time.perf_counter()
-        fit(text, epochs, 0, vocabulary, {}, workers)
-        ours = time.perf_counter() - start
-        print(f"{workers:>3} workers: ours {words / ours / 1e3:.0f}, gensim {words / seconds.imag / 1e3:.0f}")
+        model = counted(sentences, 0, THEIRS["skip-gram, negative"], workers)
+        seconds = []
+        for run in (
+            lambda: fit(text, epochs, 0, vocabulary, {}, workers),  # noqa: B023
+            lambda: model.train(sentences, total_examples=model.corpus_count, epochs=epochs),  # noqa: B023
+        ):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        ours, theirs = (words / each / 1e3 for each in seconds)
+        print(f"{workers:>3} workers: ours {ours:.0f}, gensim {theirs:.0f}", flush=True)
 
 
 def prepare(path: Path) -> int:
@@ -118,11 +140,6 @@ def prepare(path: Path) -> int:
                     file.write(" ".join(found) + "\n")
                     words += len(found)
     return words
-
-
-def median(values: list[float]) -> float:
-    """The middle one."""
-    return sorted(values)[len(values) // 2]
 
 
 if __name__ == "__main__":
