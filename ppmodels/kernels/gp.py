@@ -1,16 +1,15 @@
 """Gaussian process regression: a smooth function of unknown scales, summed out."""
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.kernels._marginal import Family, GaussianProcessMarginal
+from ppmodels.kernels._scales import check_fields, log_normal, sample_scales
 from ppmodels.kernels.functions import RBF, Matern
 from ppmodels.kernels.ridge import KernelRidge
 
@@ -38,31 +37,15 @@ class GaussianProcess:
     noise: float = 0.2
     spread: float = 1.0
     observed: ClassVar[tuple[str, ...]] = ("y",)
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        if self.dim < 1:
-            raise ValueError(f"dim must be at least 1; it is {self.dim}")
-        if self.family not in get_args(Family):
-            raise ValueError(f"family must be one of {', '.join(get_args(Family))}; it is {self.family!r}")
-        for name in ("lengthscale", "amplitude", "noise", "spread"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite; it is {getattr(self, name)}")
+    __post_init__ = check_fields
 
     def inputs(self, rows: int) -> dict[str, Tensor]:
         """Points on a line through the origin."""
         return {"x": torch.linspace(-2, 2, rows)[:, None].repeat(1, self.dim)}
 
     def model(self, data: Data) -> None:
-        x = data.given["x"]
-        if x.shape[1:] != (self.dim,):
-            raise ValueError(f"x must be (rows, {self.dim}); it is {tuple(x.shape)}")
-        if data.index is not None:
-            raise ValueError("the rows of a Gaussian process depend on one another; it takes no minibatches")
-        with pyro.plate("columns", self.dim, dim=-1):
-            lengthscale = pyro.sample("lengthscale", self._scale(self.lengthscale))
-        amplitude = pyro.sample("amplitude", self._scale(self.amplitude))
-        noise = pyro.sample("noise", self._scale(self.noise))
+        x, lengthscale, amplitude = sample_scales(self, data)
+        noise = pyro.sample("noise", log_normal(self.noise, self.spread))
         pyro.sample("y", GaussianProcessMarginal(x, lengthscale, amplitude, noise, self.family), infer=dims("rows"))
 
     def regression(self, theta: Theta, data: Data) -> KernelRidge:
@@ -72,6 +55,3 @@ class GaussianProcess:
         kernel = RBF(widths) if self.family == "rbf" else Matern(nu[self.family], widths)  # type: ignore[arg-type]
         penalty = float((theta["noise"] / theta["amplitude"]).square())
         return KernelRidge.fit(data.given["x"], data.observed["y"], kernel, penalty)
-
-    def _scale(self, median: float) -> dist.LogNormal:
-        return dist.LogNormal(torch.tensor(math.log(median)), self.spread)

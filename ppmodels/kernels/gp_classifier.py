@@ -1,8 +1,7 @@
 """Gaussian process classification: a smooth function, squashed, is the probability of class 1."""
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.kernels._marginal import Family, gram_and_slope
+from ppmodels.kernels._scales import check_fields, sample_scales
 from ppmodels.kernels._squash import mean_sigmoid
 
 
@@ -37,30 +37,14 @@ class GaussianProcessClassifier:
     spread: float = 0.5
     jitter: float = 1e-6
     observed: ClassVar[tuple[str, ...]] = ("y",)
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        if self.dim < 1:
-            raise ValueError(f"dim must be at least 1; it is {self.dim}")
-        if self.family not in get_args(Family):
-            raise ValueError(f"family must be one of {', '.join(get_args(Family))}; it is {self.family!r}")
-        for name in ("lengthscale", "amplitude", "spread", "jitter"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite; it is {getattr(self, name)}")
+    __post_init__ = check_fields
 
     def inputs(self, rows: int) -> dict[str, Tensor]:
         """Points on a line through the origin."""
         return {"x": torch.linspace(-3, 3, rows)[:, None].repeat(1, self.dim)}
 
     def model(self, data: Data) -> None:
-        x = data.given["x"]
-        if x.shape[1:] != (self.dim,):
-            raise ValueError(f"x must be (rows, {self.dim}); it is {tuple(x.shape)}")
-        if data.index is not None:
-            raise ValueError("the rows of a Gaussian process depend on one another; it takes no minibatches")
-        with pyro.plate("columns", self.dim, dim=-1):
-            lengthscale = pyro.sample("lengthscale", self._scale(self.lengthscale))
-        amplitude = pyro.sample("amplitude", self._scale(self.amplitude))
+        x, lengthscale, amplitude = sample_scales(self, data)
         white = pyro.sample("white", dist.Normal(torch.zeros_like(x[:, 0]), 1.0).to_event(1), infer=dims("rows"))
         f = amplitude * (self._factor(x, lengthscale) @ white[..., None])[..., 0]  # (N,)
         pyro.sample("y", dist.Bernoulli(logits=f).to_event(1), infer=dims("rows"))
@@ -87,6 +71,3 @@ class GaussianProcessClassifier:
     def _factor(self, x: Tensor, lengthscale: Tensor) -> Tensor:
         gram, _ = gram_and_slope(x / lengthscale, self.family)
         return torch.linalg.cholesky(gram + self.jitter * torch.eye(len(x), dtype=x.dtype, device=x.device))
-
-    def _scale(self, median: float) -> dist.LogNormal:
-        return dist.LogNormal(torch.tensor(math.log(median)), self.spread)

@@ -1,0 +1,41 @@
+"""What models of a Gaussian process share: checks of their fields, and scales drawn from their prior."""
+
+import math
+from typing import Any, get_args
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ppmodels.base import Data
+from ppmodels.kernels._marginal import Family
+
+
+def check_fields(model: Any) -> None:
+    """Raise a ValueError that names a field and what it may be."""
+    if model.dim < 1:
+        raise ValueError(f"dim must be at least 1; it is {model.dim}")
+    if model.family not in get_args(Family):
+        raise ValueError(f"family must be one of {', '.join(get_args(Family))}; it is {model.family!r}")
+    for name in ("lengthscale", "amplitude", "noise", "spread", "jitter"):
+        if hasattr(model, name) and not 0 < getattr(model, name) < math.inf:
+            raise ValueError(f"{name} must be positive and finite; it is {getattr(model, name)}")
+
+
+def sample_scales(model: Any, data: Data) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x (N, D), and lengthscale (D,) and amplitude () from their prior."""
+    x = data.given["x"]
+    if x.shape[1:] != (model.dim,):
+        raise ValueError(f"x must be (rows, {model.dim}); it is {tuple(x.shape)}")
+    if data.index is not None:
+        raise ValueError("the rows of a Gaussian process depend on one another; it takes no minibatches")
+    with pyro.plate("columns", model.dim, dim=-1):
+        lengthscale = pyro.sample("lengthscale", log_normal(model.lengthscale, model.spread))
+    amplitude = pyro.sample("amplitude", log_normal(model.amplitude, model.spread))
+    return x, lengthscale, amplitude
+
+
+def log_normal(median: float, spread: float) -> dist.LogNormal:
+    """Return the law of a scale; spread is the sd of its logarithm."""
+    return dist.LogNormal(torch.tensor(math.log(median)), spread)
