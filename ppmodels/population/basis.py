@@ -7,6 +7,8 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from ppmodels.population._basis_fields import check_fields
+
 Family = Literal["log-cosine", "cosine", "b-spline", "cyclic", "raw"]
 
 
@@ -34,10 +36,7 @@ class RaisedCosine:
 
     functions: int = 5
     window: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        _check(self)
+    __post_init__ = check_fields
 
     def evaluate(self, time: Tensor) -> Tensor:
         return _bumps(time / self.window, self.functions)
@@ -55,12 +54,7 @@ class RaisedCosineLog:
     functions: int = 5
     window: float = 0.1
     warp: float = 20.0
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        _check(self)
-        if not self.warp > 0:
-            raise ValueError(f"warp must be positive; it is {self.warp}")
+    __post_init__ = check_fields
 
     def evaluate(self, time: Tensor) -> Tensor:
         share = (self.warp * time / self.window).clamp(min=0).log1p() / math.log1p(self.warp)
@@ -74,12 +68,7 @@ class BSpline:
     functions: int = 6
     window: float = 0.1
     order: int = 4
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        _check(self)
-        if not 1 <= self.order <= self.functions:
-            raise ValueError(f"order must be between 1 and functions = {self.functions}; it is {self.order}")
+    __post_init__ = check_fields
 
     def evaluate(self, time: Tensor) -> Tensor:
         inner = torch.linspace(0, 1, self.functions - self.order + 2, dtype=time.dtype, device=time.device)
@@ -94,12 +83,7 @@ class Cyclic:
     functions: int = 6
     window: float = 2 * math.pi
     order: int = 4
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        _check(self)
-        if not 1 <= self.order <= self.functions:
-            raise ValueError(f"order must be between 1 and functions = {self.functions}; it is {self.order}")
+    __post_init__ = check_fields
 
     def evaluate(self, time: Tensor) -> Tensor:
         share = torch.remainder(time / self.window, 1.0)
@@ -118,10 +102,7 @@ class Raw:
 
     functions: int = 5
     window: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        _check(self)
+    __post_init__ = check_fields
 
     def evaluate(self, time: Tensor) -> Tensor:
         bin_ = (time * (self.functions / self.window) + 1e-6).floor()  # a time on an edge belongs to the later bin
@@ -190,9 +171,3 @@ def _splines(share: Tensor, knots: Tensor, order: int, closed: bool = True) -> T
         fall = torch.where(right > 0, (knots[k:] - x) / torch.where(right > 0, right, 1.0), 0.0)
         value = rise * value[..., :-1] + fall * value[..., 1:]
     return value
-
-
-def _check(basis: Basis) -> None:
-    if basis.functions < 1 or not 0 < basis.window < math.inf:
-        said = f"{basis.functions} functions over {basis.window} s"
-        raise ValueError(f"a basis needs at least one function and a positive window; got {said}")
