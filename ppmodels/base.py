@@ -3,7 +3,7 @@
 This file is all that `inference` knows of `ppmodels`, and all that a new model must know of the project.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -101,11 +101,9 @@ class Model(Protocol):
 
     def inputs(self, rows: int) -> dict[str, Tensor]:
         """Return example values of what is given, each (rows, ...); {} when nothing is."""
-        ...
 
     def model(self, data: Data) -> None:
         """Sample every site, observed ones too; never read `data.observed`."""
-        ...
 
 
 @runtime_checkable
@@ -121,7 +119,6 @@ class HasPosterior(Model, Protocol):
 
     def posterior(self, data: Data) -> Mapping[str, Distribution | Callable[[Theta], Distribution]]:
         """Return exact posteriors by site: independent, or a function of the draws of the sites before it."""
-        ...
 
 
 @runtime_checkable
@@ -130,19 +127,15 @@ class HasEM(Model, Protocol):
 
     def start(self, data: Data) -> Theta:
         """Return parameters to start from, by site name; random, so that restarts differ."""
-        ...
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Tensor, Tensor]:
         """Return q(z) = p(z | x, theta), and log p(x | theta), ()."""
-        ...
 
     def m_step(self, q: Tensor, data: Data, prior: bool) -> Theta:
         """Return argmax of E_q log p(x, z | theta), plus log p(theta) when `prior`."""
-        ...
 
     def bound(self, q: Tensor, theta: Theta, data: Data) -> Tensor:
         """Return E_q log p(x, z | theta) - E_q log q(z), (): at most log p(x | theta)."""
-        ...
 
 
 @runtime_checkable
@@ -156,19 +149,15 @@ class HasNetwork(Model, Protocol):
     @property
     def module(self) -> nn.Module:
         """The network; its parameters' names are the sites of its weights."""
-        ...
 
     def weights(self) -> Theta:
         """Sample every weight; return them by site."""
-        ...
 
     def outputs(self, weights: Theta, data: Data) -> Tensor:
         """Return the network's outputs, (N, K), without sampling."""
-        ...
 
     def observe(self, outputs: Tensor, data: Data) -> None:
         """Sample the observed sites at these outputs, and the latents that are not weights."""
-        ...
 
 
 @runtime_checkable
@@ -180,15 +169,12 @@ class HasStatistics(HasEM, Protocol):
 
     def statistics(self, theta: Theta, data: Data) -> tuple[Any, Tensor]:
         """Return the sums expected under p(z | x, theta), and log p(x | theta), ()."""
-        ...
 
     def maximise(self, statistics: Any, prior: bool) -> Theta:
         """Return argmax of E_q log p(x, z | theta), plus log p(theta) when `prior`."""
-        ...
 
     def expected_log_joint(self, statistics: Any, theta: Theta) -> Tensor:
         """Return E_q log p(x, z | theta), (), where q is what the sums were expected under."""
-        ...
 
 
 @runtime_checkable
@@ -197,7 +183,6 @@ class HasCheck(Model, Protocol):
 
     def check(self, data: Data) -> None:
         """Raise ValueError of one line that names the first bad row and column, and says what to do."""
-        ...
 
 
 @runtime_checkable
@@ -206,7 +191,6 @@ class HasLabels(Model, Protocol):
 
     def relabel(self, draws: Theta) -> Theta:
         """Return the draws, (..., *site) each, every one with its latents in one agreed order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -232,7 +216,6 @@ class HasPeak(Model, Protocol):
 
     def peak(self, data: Data, curvature: bool = False) -> Peak | None:
         """Return the mode; None where these fields have no such way."""
-        ...
 
 
 @runtime_checkable
@@ -241,8 +224,17 @@ class HasParts(Model, Protocol):
 
     def parts(self, data: Data) -> Iterable[tuple[Callable[..., None], tuple[Any, ...]]]:
         """Return the parts; one program for all of them where it can be, so that it is traced once."""
-        ...
 
     def join(self, draws: Sequence[Theta]) -> Theta:
         """Return the whole model's sites of the parts' sites, (..., *site) each."""
-        ...
+
+
+@runtime_checkable
+class HasBlocks(Model, Protocol):
+    """Latents in blocks, each with a law in closed form given all others. Labels z of rows may be among them."""
+
+    def sweep(self, data: Data, latents: Theta | None) -> Theta:
+        """Return latents of which each block was drawn given the others (Gibbs); None begins."""
+
+    def ascend(self, data: Data) -> Iterator[tuple[float, Callable[[int], Theta]]]:
+        """Yield the evidence bound after each step of coordinate ascent, and what draws from the blocks' laws then."""

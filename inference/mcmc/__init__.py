@@ -12,7 +12,7 @@ import torch
 
 from inference.base import Fit, Unsupported, conditioned, fresh, joint
 from inference.density import Density
-from inference.mcmc import nutpie
+from inference.mcmc import gibbs, nutpie
 from inference.mcmc import workers as blocks
 from inference.mcmc.plan import Plan, check_goals, plan
 from inference.mcmc.run import Run, begin, sample
@@ -46,7 +46,8 @@ def fit(
 
     num_samples: draws a chain, after warm-up. num_chains, num_warmup, num_samples: None chooses many short
     chains where a gradient is cheap, few long ones where it is dear.
-    kernel: "hmc" (jittered), "chees", "nuts", "mams", "nutpie" where it is installed, or "auto".
+    kernel: "hmc" (jittered), "chees", "nuts", "mams", "nutpie" where it is installed, or "auto"; "gibbs" for a model
+    with blocks whose laws it knows (`HasBlocks`).
     init: "pathfinder", or "uniform" on (-2, 2) in unconstrained coordinates.
     centred: how a site with a latent scale moves: True as the program writes it, False non-centred, "auto" as is best
     for each of its elements. Its draws are of the program's own sites all the same.
@@ -79,8 +80,12 @@ def fit(
         in_blocks=workers is not None,
     )
     check_goals(target_ess, timeout, workers)
+    goals = {"target_ess": target_ess, "timeout": timeout, "checkpoint": checkpoint, "workers": workers}
+    if kernel == "gibbs":
+        gibbs.refuse(goals)
+        return gibbs.fit(model, args, kwargs, options, progress_bar)
     if kernel == "nutpie":
-        nutpie.refuse({"target_ess": target_ess, "timeout": timeout, "checkpoint": checkpoint, "workers": workers})
+        nutpie.refuse(goals)
     stop = Stop(target_ess, timeout)
     began = time.perf_counter()
     with fresh(model, args, kwargs, seed=seed) as own:

@@ -6,7 +6,7 @@ from typing import Any
 
 from inference.density import Density
 
-KERNELS = ("auto", "hmc", "chees", "nuts", "mams", "nutpie")
+KERNELS = ("auto", "hmc", "chees", "nuts", "mams", "nutpie", "gibbs")
 MANY = 256  # chains that a cheap gradient carries for nearly the price of one
 FEW = 4
 TOGETHER = 32  # chains that warm up, where fewer are asked for and gradients are cheap

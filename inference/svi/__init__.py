@@ -16,9 +16,8 @@ from torch import Tensor
 from inference.base import Draws, Fit, Unsupported, check_data, fresh, joint
 from inference.density import Density
 from inference.psis import psis
-from inference.svi.ascent import Ascent
-from inference.svi.flow import Flow
-from inference.svi.guides import FullRank, Guide, LowRank, MeanField
+from inference.svi import blocks
+from inference.svi.flat import find, flat_guide, refuse
 from inference.svi.importance import ImportanceELBO
 from inference.svi.objective import AUTOMATIC, Objective, Survey
 from inference.svi.options import Options
@@ -34,6 +33,7 @@ from ppmodels.base import Data
 __all__ = ["ImportanceELBO", "WeightedELBO", "fit", "flat_guide"]
 
 NUMBERS = ("num_steps", "lr", "batch_size", "num_particles", "num_restarts", "num_samples", "tol", "patience")
+NUMBERS += ("gradient", "divergence")
 
 
 def fit(
@@ -55,13 +55,16 @@ def fit(
     loss: Any = None,
     held_out: Data | None = None,
     training: Mapping[str, Any] | None = None,
+    gradient: str = "path",
+    divergence: str = "reverse",
     **kwargs: Any,
 ) -> Fit:
     """Fit a guide to the posterior, and with it whatever the model learns; independent draws as chain 1.
 
     guide: "hand" is the model's own, and the default where it has one; "mean-field" is the default else,
-        "full-rank", "low-rank" and "flow" are the others by name; or any Pyro guide, or a class of
-        `pyro.infer.autoguide`. A model without latents needs none: its likelihood is maximised.
+        "full-rank", "low-rank" and "flow" are the others by name; "blocks" is coordinate ascent by a model that
+        knows each step (`HasBlocks`); or any Pyro guide, or a class of `pyro.infer.autoguide`. A model without latents
+        needs none: its likelihood is maximised.
     num_steps: steps at most; the climb ends earlier once the ELBO stands still at every learning rate.
     lr: first learning rate; 0.1 posterior standard deviations for a guide by name, else 0.01.
     batch_size: rows a step, without replacement within an epoch, scaled up to the whole set.
@@ -75,6 +78,10 @@ def fit(
     held_out: rows that are not trained on; once their bound has not risen for 5 `patience` windows the climb ends,
         and the best parameters are kept.
     training: more that `inference.training.Training` takes: clip, ema, groups, optimiser, precision, schedule, window.
+    gradient: of a guide by name: "path" (reparametrised), "score" (needs no slope of the density, and is far noisier),
+        "natural" (mean-field and full-rank), or "fixed": the same draws at every step, so that L-BFGS can climb; the
+        covariance by linear response is then in `state["linear_response"]`, unconstrained coordinates (mean-field).
+    divergence: "reverse" is KL(q || p), the ELBO's; "forward" is KL(p || q), whose best normal has p's own moments.
 
     Returns: a Fit with trace `elbo` and `held_out` (for as many rows), and info `converged`, `message`, `guide`,
         `elbo`, `elbo_se`, `khat`, `learned`. What was learned is in `state["parameters"]` by name.
@@ -82,7 +89,7 @@ def fit(
     """
     options = Options(
         guide, num_steps, lr, batch_size, num_particles, num_restarts, num_samples, tol, patience, loss, held_out,
-        training,
+        training, gradient, divergence,
     )  # fmt: skip
     options.refuse(model, args)
     run = Run(model, args, kwargs, options, seed, compile, Path(checkpoint) if checkpoint else None, progress_bar)
@@ -110,8 +117,12 @@ class Run:
                 name = o.name(own, survey)
                 if o.held_out is not None:
                     check_data(own, (o.held_out,), {})  # refuses rows that cannot be
-                by_density = name in AUTOMATIC and not survey.learned and not survey.random_rows
-                best = self._on_density(own, name, bar) if by_density and o.plain else None
+                flat = name in AUTOMATIC and o.plain and not survey.learned and not survey.random_rows
+                if o.special and not flat:
+                    raise Unsupported(f"{o.special} is for a guide by name, all rows, and nothing else to learn")
+                refuse(name, o.gradient, o.divergence)
+                best = self._in_blocks(own, bar) if name == "blocks" else None
+                best = self._on_density(own, name, bar) if flat else best
             if best is None:
                 best = max((self._on_program(name, survey, r, bar) for r in range(o.num_restarts or 1)), key=_elbo)
         options = {k: getattr(o, k) for k in NUMBERS if getattr(o, k) is not None}
@@ -122,20 +133,25 @@ class Run:
         """A guide by name, on the flat density."""
         o = self.options
         density = Density.of(joint(own, self.args, self.kwargs), self.args, self.kwargs)
-        guide, restarts, particles = flat_guide(name, density.dim), o.num_restarts or 4, o.num_particles or 16
-        saved = self._checkpoint(guide=name, dim=density.dim, restarts=restarts, particles=particles)
-        plateau, lr = Plateau(o.tol, o.patience), o.lr or 0.1
-        ascent = Ascent(density, guide, restarts, particles, o.num_steps, lr, plateau, self.compile, saved)
-        ascent.on_window = _shown(bar, o.num_steps)
-        result = ascent.run()
-        best = int(result.last.argmax())
+        guide, particles, restarts = flat_guide(name, density.dim), o.num_particles or 16, o.num_restarts or 4
+        sizes = {"dim": density.dim, "restarts": restarts, "particles": particles}
+        saved = self._checkpoint(guide=name, gradient=o.gradient, **sizes)
+        found = find(density, guide, o, self.compile, saved, _shown(bar, o.num_steps))
         with torch.no_grad():
-            x, log_q, log_p = result.draw(guide, best, o.num_samples)
+            x, log_q, log_p = found.draw(guide, o.num_samples)
             draws = {site: value[None] for site, value in density.constrain(x).items()}
-        info = _accuracy(log_p - log_q) | _ending(plateau, len(result.elbo))
-        info |= {"restarts": result.last.tolist(), "executor": result.batched.executor, "learned": []}
-        state = {"phi": result.phi[best]}
-        return self._answer(own, draws, result.elbo[:, best], info, state)
+        info = _accuracy(log_p - log_q) | found.info | {"learned": []}
+        return self._answer(own, draws, found.objective, info, {"phi": found.phi} | found.state)
+
+    def _in_blocks(self, own: Any, bar: Progress) -> Fit:
+        """The model's own coordinate ascent."""
+        o = self.options
+        sizes = {"num_restarts": o.num_restarts or 10, "num_steps": o.num_steps, "tol": 1e-4 * o.tol}
+        found, ends = blocks.climb(own, self.args[0], **sizes, show=_shown(bar, o.num_steps))
+        said = "the bound stands still" if found.converged else f"not converged in {o.num_steps} steps"
+        info = {"converged": found.converged, "message": said, "steps": len(found.bounds), "restarts": ends}
+        info |= {"elbo": found.bounds[-1], "elbo_se": 0.0, "learned": []}
+        return self._answer(own, blocks.drawn(found, o.num_samples), torch.tensor(found.bounds), info, None)
 
     def _on_program(self, name: str, survey: Survey, restart: int, bar: Progress) -> Fit:
         """Any guide and any parameters, by Pyro's own estimators of the gradient."""
@@ -186,15 +202,6 @@ class Run:
 
     def _answer(self, own: Any, draws: Draws, elbo: Tensor, info: dict[str, Any], state: Any) -> Fit:
         return Fit(own, self.args, self.kwargs, "svi", draws, {"elbo": elbo}, info=info, state=state)
-
-
-def flat_guide(name: str, dim: int) -> Guide:
-    """Return the guide of this name over `dim` unconstrained coordinates."""
-    if name == "flow" and dim < 2:
-        raise Unsupported("a flow needs at least two coordinates; use full-rank")
-    if name == "low-rank":
-        return LowRank(dim, max(1, round(math.sqrt(dim))))
-    return {"mean-field": MeanField, "full-rank": FullRank, "flow": Flow}[name](dim)
 
 
 def _accuracy(log_ratio: Tensor) -> dict[str, float]:

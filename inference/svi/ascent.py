@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from inference.density import Density
 from inference.density.executor import Batched, chains_innermost
-from inference.optimum.lbfgs import maximise
-from inference.svi.guides import Guide, MeanField
+from inference.svi.fixed import climb
+from inference.svi.guides import Guide
 from inference.training.checkpoint import Checkpoint
 from inference.training.plateau import Plateau
 
@@ -22,6 +22,7 @@ BETAS = 0.9, 0.99  # Adam's averages; the second is shorter than a network's, as
 FIRST_STEPS = 100  # of the deterministic climb before the stochastic one
 
 State = dict[str, Tensor]
+Gradient = Literal["path", "score", "natural"]
 
 
 @dataclass
@@ -37,16 +38,6 @@ class Ascended:
     def last(self) -> Tensor:
         """Return the mean ELBO of every restart over the last window, (R,)."""
         return self.elbo[-WINDOW:].mean(0).nan_to_num(-math.inf, -math.inf, -math.inf)
-
-    def draw(self, guide: Guide, restart: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x, (number, dim), log q(x) and log p(x), (number,), of one restart's guide."""
-        phi, chains, parts = self.phi[restart : restart + 1], self.batched.chains, []
-        for _ in range(-(-number // chains)):
-            noise = torch.randn(1, chains, guide.noise, dtype=phi.dtype, device=phi.device)
-            x, log_q = guide.draw(phi, noise)
-            parts.append((x[0], log_q[0], self.batched(x[0])[0]))
-        x, log_q, log_p = (torch.cat(each)[:number] for each in zip(*parts, strict=True))
-        return x, log_q, log_p
 
 
 @dataclass
@@ -66,6 +57,7 @@ class Ascent:
     compile: bool | str = "auto"
     checkpoint: Checkpoint | None = None
     on_window: Callable[[int, float], Any] = lambda step, elbo: None
+    gradient: Gradient = "path"
 
     def run(self) -> Ascended:
         """Climb until the plateau rule is satisfied, or for `num_steps`.
@@ -78,7 +70,7 @@ class Ascent:
         with torch.no_grad():
             state, elbos = self._resumed() or (self._start(batched), [])
             clock.append(time.perf_counter())
-            step = batched.fuse(Step(self.guide))
+            step = batched.fuse(Step(self.guide, self.gradient))
             while sum(map(len, elbos)) < self.num_steps and not self.plateau.converged:
                 self._window(step, state, elbos)
         clock.append(time.perf_counter())
@@ -94,7 +86,8 @@ class Ascent:
         like = {"dtype": phi.dtype, "device": phi.device}
         for t in range(done + 1, done + number + 1):
             noise = torch.randn(self.restarts, self.particles, self.guide.noise, **like)
-            sizes = self.lr * self.plateau.rate / (1 - BETAS[0] ** t), 1 / (1 - BETAS[1] ** t)
+            lr = self.lr * self.plateau.rate
+            sizes = lr / (1 - BETAS[0] ** t), 1 / (1 - BETAS[1] ** t), lr
             phi, first, second, elbo = step(phi, first, second, noise, torch.tensor(sizes, **like))
             rows.append(elbo)
         state.update(phi=phi, first=first, second=second)
@@ -110,20 +103,11 @@ class Ascent:
 
     def _start(self, batched: Batched) -> State:
         """The best independent normals for a fixed set of draws, by L-BFGS: near the mass, and its scale."""
-        guide, generator = MeanField(self.density.dim), torch.Generator().manual_seed(torch.initial_seed())
-        loc = self.density.start(self.restarts, generator)
-        noise = torch.randn(1, self.particles, guide.noise, dtype=loc.dtype, device=loc.device)
+        loc = self.density.start(self.restarts, torch.Generator().manual_seed(torch.initial_seed()))
+        noise = torch.randn(1, self.particles, self.density.dim, dtype=loc.dtype, device=loc.device)
         noise = (noise - noise.mean(1, keepdim=True)).expand(self.restarts, -1, -1)
-
-        def bound(phi: Tensor) -> tuple[Tensor, Tensor]:
-            x, log_q = guide.draw(phi, noise)
-            log_p, grad = batched(x.flatten(0, 1))
-            scaled = phi[:, guide.dim :].exp()[:, None] * grad.reshape(x.shape)
-            to_loc, to_log_scale = grad.reshape(x.shape).mean(1), (scaled * noise).mean(1) + 1.0
-            return (log_p.reshape(log_q.shape) - log_q).mean(1), torch.cat([to_loc, to_log_scale], -1)
-
-        ascent = maximise(bound, guide.start(loc, torch.full_like(loc, -2.0)), num_steps=FIRST_STEPS, tol=1e-2)
-        phi = self.guide.start(*ascent.x.split(guide.dim, -1))
+        ascent = climb(batched, noise, loc, num_steps=FIRST_STEPS, tol=1e-2)
+        phi = self.guide.start(*ascent.x.split(self.density.dim, -1))
         return {"phi": phi, "first": torch.zeros_like(phi), "second": torch.zeros_like(phi)}
 
     def _refuse_nothing_finite(self, state: State, elbo: Tensor, done: int) -> None:
@@ -158,20 +142,48 @@ class Ascent:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of Adam on the ELBO. Equal guides are equal steps, so that what was compiled serves the next fit."""
+    """One step up the ELBO. Equal guides are equal steps, so that what was compiled serves the next fit.
 
-    guide: Guide
+    gradient: "path" and "score" are estimators that Adam follows, "natural" goes along the natural gradient itself.
+    """
+
+    guide: Any
+    gradient: Gradient = "path"
 
     def __call__(self, density: Callable[[Tensor], Any], *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return, from phi, Adam's averages, noise, (first, second) corrections the same three, and the ELBO, (R,)."""
+        """Return, from phi, Adam's averages, noise and sizes the first three anew, and the ELBO, (R,).
+
+        sizes: lr times Adam's first correction, its second correction, and lr alone.
+        """
         phi, first, second, noise, sizes = tensors
         x, log_q = self.guide.draw(phi, noise)
         log_p, grad = density(chains_innermost(x.flatten(0, 1)))
-        elbo = (log_p.reshape(log_q.shape) - log_q).mean(1)  # (R,)
-        ascent = self.guide.gradient(phi, noise, grad.reshape(x.shape))  # (R, size)
+        gain = log_p.reshape(log_q.shape) - log_q  # (R, P)
+        elbo = gain.mean(1)  # (R,)
+        if self.gradient == "score":
+            ascent = score_gradient(gain, self.guide.score(noise))
+        else:
+            ascent = self.guide.gradient(phi, noise, grad.reshape(x.shape))  # (R, size)
         good = (elbo.isfinite() & ascent.isfinite().all(-1))[:, None]
         ascent = torch.where(good, ascent, 0.0)
         first = BETAS[0] * first + (1 - BETAS[0]) * ascent
         second = BETAS[1] * second + (1 - BETAS[1]) * ascent.square()
-        step = sizes[0] * first / ((sizes[1] * second).sqrt() + 1e-8)
-        return torch.where(good, self.guide.retract(phi, step), phi), first, second, elbo
+        if self.gradient == "natural":
+            moved = self.guide.natural(phi, ascent, sizes[2])
+        else:
+            moved = self.guide.retract(phi, sizes[0] * first / ((sizes[1] * second).sqrt() + 1e-8))
+        return torch.where(good, moved, phi), first, second, elbo
+
+
+def score_gradient(gain: Tensor, score: Tensor) -> Tensor:
+    r"""Return an estimate of the ELBO's derivative, (R, size), that needs no derivative of the density.
+
+    .. math:: \frac{1}{P} \sum_p \Big(g_p - \frac{1}{P - 1} \sum_{j \ne p} g_j\Big) \nabla \log q(x_p),
+        \quad g = \log p - \log q
+
+    gain: g, (R, P). score: d log q / d step, (R, P, size).
+    Source: Ranganath, Gerrish and Blei (2014), Black box variational inference; Salimans and Knowles (2014) for the
+    mean of the others as baseline, which leaves it unbiased.
+    """
+    particles = gain.shape[1]
+    return ((gain - gain.mean(1, keepdim=True))[..., None] * score).sum(1) / (particles - 1)

@@ -3,9 +3,11 @@
 Several guides of one kind are fitted side by side: phi is (R, size), draws are (R, P, dim). Every guide is
 x = mu + A z, and a step is taken in units of its own spread, mu <- mu + A d: so the learning rate is a number
 of posterior standard deviations, whatever the units of x. The gradient is that of log p(x) - log q(x) along
-x alone ("sticking the landing"): unbiased, and without noise where q is the posterior.
+x alone ("sticking the landing"): unbiased, and without noise where q is the posterior. In these coordinates its
+slope is also the natural gradient, by Bonnet's and Price's theorems.
 
-Source: Roeder, Wu, Duvenaud (2017), "Sticking the landing", equation 7.
+Source: Roeder, Wu, Duvenaud (2017), "Sticking the landing", equation 7; Lin, Schmidt and Khan (2020), "Handling the
+positive-definite constraint in the Bayesian learning rule", equation 12, for `natural`.
 """
 
 import math
@@ -90,6 +92,16 @@ class MeanField:
         d_loc, d_log_scale = step.split(self.dim, -1)
         return torch.cat([loc + log_scale.exp() * d_loc, log_scale + d_log_scale], -1)
 
+    def score(self, noise: Tensor) -> Tensor:
+        """Return d log q(x) / d step at x held fixed, (R, P, size)."""
+        return torch.cat([noise, noise.square() - 1], -1)
+
+    def natural(self, phi: Tensor, slope: Tensor, rate: Tensor) -> Tensor:
+        """Return phi after a natural-gradient step along `gradient`'s slope; a precision stays positive."""
+        (loc, log_scale), (pull, widen) = phi.split(self.dim, -1), slope.split(self.dim, -1)
+        factor = 1 - rate * widen + (rate * widen).square() / 2  # of the precision
+        return torch.cat([loc + rate * log_scale.exp() * pull / factor, log_scale - factor.log() / 2], -1)
+
 
 @dataclass(frozen=True)
 class FullRank:
@@ -133,6 +145,20 @@ class FullRank:
         turned = factor @ (diagonal + d_factor.tril(-1) / math.sqrt(self.dim))
         moved = loc + (factor @ d_loc[..., None])[..., 0]
         return torch.cat([moved, turned.flatten(1)], -1)
+
+    def score(self, noise: Tensor) -> Tensor:
+        """Return d log q(x) / d step at x held fixed, (R, P, size)."""
+        outer = noise[..., :, None] * noise[..., None, :] - torch.eye(self.dim).to(noise)
+        return torch.cat([noise, outer.tril().flatten(-2)], -1)
+
+    def natural(self, phi: Tensor, slope: Tensor, rate: Tensor) -> Tensor:
+        """Return phi after a natural-gradient step along `gradient`'s slope; the precision stays positive."""
+        (loc, factor), (pull, below) = self.split(phi), self.split(slope)
+        bend = -rate * (below + below.tril(-1).mT)  # what the precision gains, in sds
+        eye = torch.eye(self.dim).to(bend)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(eye + bend + bend @ bend / 2))  # (R, dim, dim)
+        moved = loc + rate * (factor @ inverse @ pull[..., None])[..., 0]
+        return torch.cat([moved, (factor @ torch.linalg.cholesky(inverse)).flatten(1)], -1)
 
 
 @dataclass(frozen=True)

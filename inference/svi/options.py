@@ -8,8 +8,10 @@ from inference.base import Unsupported
 from inference.svi.objective import AUTOMATIC, Survey
 from inference.training.loop import Training
 from inference.training.plateau import Plateau
-from ppmodels.base import Data, HasGuide, Model
+from ppmodels.base import Data, HasBlocks, HasGuide, Model
 
+GRADIENTS = ("path", "score", "natural", "fixed")
+DIVERGENCES = ("reverse", "forward")
 MORE = ("clip", "ema", "groups", "optimiser", "precision", "schedule", "window")  # of the training loop
 
 
@@ -29,6 +31,8 @@ class Options:
     loss: Any = None
     held_out: Data | None = None
     training: Mapping[str, Any] | None = None
+    gradient: str = "path"
+    divergence: str = "reverse"
 
     def refuse(self, model: Any, args: tuple[Any, ...]) -> None:
         """Raise where the options cannot be, by themselves or with this model."""
@@ -36,10 +40,21 @@ class Options:
         for name in counts:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; it is {getattr(self, name)}")
-        if isinstance(self.guide, str) and self.guide not in ("hand", *AUTOMATIC):
-            raise ValueError(f"no guide is called {self.guide!r}; there are: hand, {', '.join(AUTOMATIC)}")
+        if isinstance(self.guide, str) and self.guide not in ("hand", "blocks", *AUTOMATIC):
+            raise ValueError(f"no guide is called {self.guide!r}; there are: hand, blocks, {', '.join(AUTOMATIC)}")
+        for name, choice in (("gradient", GRADIENTS), ("divergence", DIVERGENCES)):
+            if getattr(self, name) not in choice:
+                raise ValueError(f"no {name} is called {getattr(self, name)!r}; there are: {', '.join(choice)}")
+        if self.gradient == "score" and self.num_particles == 1:
+            raise ValueError("the score gradient compares draws with one another; num_particles must be at least 2")
         if self.guide == "hand" and not isinstance(model, HasGuide):
             raise Unsupported(f"{getattr(model, '__name__', type(model).__name__)} has no guide of its own")
+        if self.guide == "blocks" and not isinstance(model, HasBlocks):
+            raise Unsupported(
+                f"{getattr(model, '__name__', type(model).__name__)} has no blocks with laws in closed form"
+            )
+        if self.guide == "blocks" and not (self.plain and not self.special):
+            raise Unsupported("guide='blocks' takes all rows, and has a bound and a way of its own")
         strange = [name for name in self.training or {} if name not in MORE]
         if strange:
             raise ValueError(f"training has no {strange[0]!r}; it has: {', '.join(MORE)}")
@@ -56,6 +71,8 @@ class Options:
             raise Unsupported("the model has no latent site and no parameter; there is nothing to infer")
         if self.guide is not None and not isinstance(self.guide, str):
             return getattr(self.guide, "__name__", type(self.guide).__name__)
+        if self.guide == "blocks":
+            return "blocks"
         if self.guide == "hand" or (self.guide is None and isinstance(model, HasGuide)):
             return "hand"
         if survey.endless:
@@ -65,6 +82,13 @@ class Options:
         if self.batch_size is not None and survey.row_latent:
             raise Unsupported(f"site {survey.row_latent[0]!r} has a value a row; minibatches need a guide by hand")
         return self.guide or "mean-field"
+
+    @property
+    def special(self) -> str:
+        """What was asked for that only a guide by name on the flat density has, or nothing."""
+        if self.divergence != "reverse":
+            return f"divergence={self.divergence!r}"
+        return f"gradient={self.gradient!r}" if self.gradient != "path" else ""
 
     @property
     def plain(self) -> bool:

@@ -75,6 +75,13 @@ class NormalWishart:
         noise = torch.randn(components, dim, 1).to(self.mean) / self.rows.sqrt()[:, None, None]
         return self.mean + torch.linalg.solve_triangular(factor, noise, upper=False)[..., 0], factor
 
+    def repeat(self, number: int) -> "NormalWishart":
+        """Return the laws so many times over, as more components."""
+        parts = (
+            part.repeat(number, *[1] * (part.ndim - 1)) for part in (self.mean, self.rows, self.degrees, self.root)
+        )
+        return NormalWishart(*parts)
+
     def log_predictive(self, x: Tensor) -> Tensor:
         """Return the log density of a next row, Student's t, (N, K)."""
         dim, freedom = self.mean.shape[1], self.degrees - self.mean.shape[1] + 1

@@ -1,6 +1,7 @@
 """Dirichlet process mixture: as many clusters as the rows ask for, by breaking a stick."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,9 @@ from ppmodels.base import Data, Theta, dims
 from ppmodels.clustering import _covariance, _labels
 from ppmodels.clustering._checks import describe
 from ppmodels.clustering._gaussian import ClusterNormal
+from ppmodels.clustering.sticks import stick_breaking
+from ppmodels.clustering.gibbs import sweep
+from ppmodels.clustering.variational import ascend
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class DirichletProcessMixture:
         \mu_k \sim N(m, \Sigma_k / \kappa),\; z_n \sim \pi,\; x_n \mid z_n = k \sim N(\mu_k, \Sigma_k)
 
     with a, kappa, m, nu, h = concentration, shrinkage, center, strength, width and S = diag(scale)^2. The prior is
-    conjugate, so `variational` and `gibbs` know all steps. With finite weights pi ~ Dir(a) takes the sticks' place.
+    conjugate: `svi` with guide="blocks" and `mcmc` with kernel="gibbs" take steps in closed form. With finite weights
+    pi ~ Dir(a) takes the sticks' place.
 
     Latents:  sticks (J,), J = K - 1; loc (K, D), unit of x; precision (K, D); off_diagonal (K, P), P = D (D - 1) / 2;
               z (N,) summed out, covariance (K, D, D) computed. Finite: weights (K,) for sticks.
@@ -71,6 +76,12 @@ class DirichletProcessMixture:
             z = pyro.sample("z", dist.Categorical(prob), infer={"enumerate": "parallel"})
             pyro.sample("x", ClusterNormal(z, loc, factor, center), infer=dims("feature"))
 
+    def sweep(self, data: Data, latents: Theta | None) -> Theta:
+        return sweep(self, data, latents)
+
+    def ascend(self, data: Data) -> Iterator[tuple[float, Callable[[int], Theta]]]:
+        return ((found.bound, found.sample) for found in ascend(self, data))
+
     def relabel(self, draws: Theta) -> Theta:
         """Return finite mixtures' draws in the order of loc's first coordinate; sticks have an order of their own."""
         return draws if self.weights == "sticks" else _labels.relabel(draws)
@@ -81,14 +92,3 @@ class DirichletProcessMixture:
             return pyro.sample("weights", dist.Dirichlet(concentration), infer=dims("components"))
         law = dist.Beta(torch.ones_like(concentration[1:]), concentration[1:]).to_event(1)
         return stick_breaking(pyro.sample("sticks", law, infer=dims("stick")))
-
-
-def stick_breaking(sticks: Tensor) -> Tensor:
-    """Return the pieces of a stick of length 1 of which shares v (..., J) are broken off in turn, (..., J + 1)."""
-    rest = torch.cat([torch.ones_like(sticks[..., :1]), (1 - sticks).cumprod(-1)], -1)
-    return torch.cat([sticks, torch.ones_like(sticks[..., :1])], -1) * rest
-
-
-def expected_clusters(concentration: float, rows: int) -> float:
-    """Return how many clusters so many rows have on average, in the Chinese restaurant process."""
-    return sum(concentration / (concentration + row) for row in range(rows))

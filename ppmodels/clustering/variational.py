@@ -1,42 +1,37 @@
 """Variational Bayes of Gaussian mixtures by coordinate ascent, with every constant of the bound."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Beta, Dirichlet, kl_divergence
 
-from ppmodels.base import Data
+from ppmodels.base import Data, Theta
 from ppmodels.clustering._checks import check_rows
 from ppmodels.clustering._gaussian import log_constant
-from ppmodels.clustering._normal_wishart import NormalWishart, prior_of
+from ppmodels.clustering._normal_wishart import NormalWishart, prior_of, sites
 from ppmodels.clustering._one_pass import expected
 from ppmodels.clustering._starts import labels
 from ppmodels.clustering._statistics import Statistics, of_labels
-from ppmodels.clustering.dirichlet_process import DirichletProcessMixture, stick_breaking
+from ppmodels.clustering.sticks import stick_breaking
 
 
 @dataclass(frozen=True)
 class Variational:
-    """The best independent posteriors of weights, Gaussians and memberships.
+    """Independent posteriors of weights, Gaussians and memberships.
 
     weights: of the sticks, Beta (J,), or of the weights, Dirichlet (K,). gaussians: of means and precisions.
-    bounds: the evidence bound after each step, with all constants, so that it can be compared across numbers of
-    components, priors and models. converged: whether the last step gained nothing to speak of.
+    count: rows of each component, (K,). bound: the evidence bound, at most log p(x), with all constants, so that it
+    can be compared across numbers of components, priors and models.
     """
 
-    model: DirichletProcessMixture
     weights: Any
     gaussians: NormalWishart
     count: Tensor
-    bounds: tuple[float, ...]
-    converged: bool
-
-    @property
-    def bound(self) -> float:
-        """The evidence bound, at most log p(x)."""
-        return self.bounds[-1]
+    bound: float
 
     @property
     def mean_weights(self) -> Tensor:
@@ -52,17 +47,26 @@ class Variational:
         """Return the probability of each component for new rows, (N, K)."""
         return (self.mean_weights.log() + self.gaussians.log_predictive(x.double())).softmax(-1)
 
+    def sample(self, number: int) -> Theta:
+        """Return draws by site, (number, *site)."""
+        loc, factor = self.gaussians.repeat(number).sample()
+        share = {"sticks" if isinstance(self.weights, Beta) else "weights": self.weights.sample((number,))}
+        theta = {"loc": loc, **sites(factor)}
+        return share | {name: value.unflatten(0, (number, -1)) for name, value in theta.items()}
+
 
 def coordinate_ascent(
-    model: DirichletProcessMixture,
-    data: Data,
-    *,
-    num_restarts: int = 10,
-    num_steps: int = 1000,
-    tol: float = 1e-9,
-    seed: int = 0,
+    model: Any, data: Data, *, num_restarts: int = 10, num_steps: int = 1000, tol: float = 1e-9, seed: int = 0
 ) -> Variational:
-    r"""Return the highest bound of several starts.
+    """Return the highest of several climbs, for its predictions by formula; as a `Fit` it is svi's guide="blocks"."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        found = [_top(ascend(model, data), num_steps, tol) for _ in range(num_restarts)]
+    return max(found, key=lambda one: one.bound)
+
+
+def ascend(model: Any, data: Data) -> Iterator[Variational]:
+    r"""Yield the posteriors after each step of coordinate ascent from random memberships; the bound never falls.
 
     .. math:: J = E_q[\log p(x, z, \pi, \mu, \Lambda)] - E_q[\log q] = \sum_n \log \sum_k \rho_{nk}
         - KL(q(\pi) \| p) - \sum_k KL(q(\mu_k, \Lambda_k) \| p)
@@ -74,20 +78,12 @@ def coordinate_ascent(
     x = check_rows(data.observed["x"], 1, model.dim, data.coords.get("feature", ()))
     if x.isnan().any():
         raise ValueError("x has missing values, which coordinate ascent cannot take; em with prior=True can")
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        found = [_ascend(model, x, num_steps, tol) for _ in range(num_restarts)]
-    return max(found, key=lambda one: one.bound)
-
-
-def _ascend(model: DirichletProcessMixture, x: Tensor, num_steps: int, tol: float) -> Variational:
-    """From random memberships until the bound stands still."""
     prior, law = prior_of(model), weights_given(model, torch.zeros(model.components, dtype=torch.float64))
     first = (
         labels(x, min(model.components, len(x)), "k-means++") if model.components > 1 else torch.zeros(len(x)).long()
     )
-    sums, bounds, weights, gaussians = of_labels(x, first, model.components, True), [], law, prior
-    for _ in range(num_steps):
+    sums = of_labels(x, first, model.components, True)
+    while True:
         order = sums.count.argsort(descending=True)
         sums = Statistics(sums.count[order], sums.mean[order], sums.scatter[order])
         weights, gaussians = weights_given(model, sums.count), prior.given(sums)
@@ -96,13 +92,20 @@ def _ascend(model: DirichletProcessMixture, x: Tensor, num_steps: int, tol: floa
         half = log_constant(factor) - log_constant(torch.ones_like(factor[:, 0]))  # log |W|, which `expected` puts in
         sums, score = expected(x, log_weights - half, gaussians.mean, factor)
         penalty = kl_divergence(weights, law).sum() + gaussians.divergence(prior).sum()
-        bounds.append(float(score - penalty))
-        if len(bounds) > 1 and bounds[-1] - bounds[-2] <= tol * (1 + abs(bounds[-1])):
-            return Variational(model, weights, gaussians, sums.count, tuple(bounds), True)
-    return Variational(model, weights, gaussians, sums.count, tuple(bounds), False)
+        yield Variational(weights, gaussians, sums.count, float(score - penalty))
 
 
-def weights_given(model: DirichletProcessMixture, count: Tensor) -> Any:
+def _top(steps: Iterator[Variational], num_steps: int, tol: float) -> Variational:
+    """The step from which the bound stands still."""
+    last = next(steps)
+    for one in islice(steps, num_steps - 1):
+        gain, last = one.bound - last.bound, one
+        if gain <= tol * (1 + abs(last.bound)):
+            break
+    return last
+
+
+def weights_given(model: Any, count: Tensor) -> Any:
     """The posterior of sticks or of weights, from the size of each component."""
     if model.weights == "finite":
         return Dirichlet(model.concentration + count)

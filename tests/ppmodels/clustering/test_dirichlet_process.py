@@ -8,12 +8,17 @@ import torch
 from pyro import condition, poutine
 from torch.distributions import MultivariateNormal, Wishart
 
+import inference
+from inference import Unsupported, mcmc, svi
+from inference.pointwise import assignments
 from inference.predict import simulate
+from inference.sklearn import Estimator
 from ppmodels.base import Data
 from ppmodels.clustering._normal_wishart import prior_of
 from ppmodels.clustering._statistics import of_labels
-from ppmodels.clustering.dirichlet_process import DirichletProcessMixture, expected_clusters, stick_breaking
-from ppmodels.clustering.gibbs import gibbs
+from ppmodels.clustering.dirichlet_process import DirichletProcessMixture
+from ppmodels.clustering.gmm import GaussianMixture
+from ppmodels.clustering.sticks import expected_clusters, stick_breaking
 from ppmodels.clustering.variational import coordinate_ascent
 
 
@@ -106,12 +111,12 @@ def test_the_bound_is_what_draws_say():
 def test_the_bound_scales_as_a_density_and_picks_the_true_number(weights):
     bounds = {}
     for scale in (1.0, 10.0):
-        for components in (1, 2, 3, 6) if weights == "finite" else (2, 3, 6):
+        for components in (1, 2, 3, 6) if weights == "finite" else (2, 3):
             model = DirichletProcessMixture.for_data(scale * TWO, components=components, weights=weights)
-            found = coordinate_ascent(model, data_of(scale * TWO), num_restarts=3)
-            assert found.converged
-            assert np.diff(found.bounds).min() > -1e-8
-            bounds[scale, components] = found.bound
+            fit = svi.fit(model, data_of(scale * TWO), guide="blocks", num_restarts=3, num_samples=2)
+            assert fit.info["converged"]
+            assert fit.trace["elbo"].diff().min() > -1e-8
+            bounds[scale, components] = fit.info["elbo"]
     for (scale, components), bound in bounds.items():
         if scale == 1.0:
             assert bounds[10.0, components] == pytest.approx(bound - 200 * 2 * math.log(10), abs=1e-3)
@@ -147,11 +152,53 @@ def test_three_planted_clusters_are_found_by_both_and_empty_ones_stay_empty():
     label = found.memberships(THREE).argmax(-1)
     agree = torch.stack([(label[truth == k] == label[truth == k].mode().values).double().mean() for k in range(3)])
     assert agree.min() > 0.97
-    draws = gibbs(model, data_of(THREE), num_samples=150, num_warmup=100)
-    size = torch.stack([torch.bincount(z, minlength=10) for z in draws["z"]]).sort(-1, descending=True).values.double()
-    assert ((size.mean(0)[:3] - 80).abs() < 15).all()
-    assert size[:, 3:].sum(-1).mean() < 30
-    assert all(value.isfinite().all() for value in draws.values())
+    fit = mcmc.fit(model, data_of(THREE), kernel="gibbs", num_chains=2, num_samples=75, num_warmup=50)
+    share = stick_breaking(fit.draws["sticks"]).flatten(0, 1).sort(-1, descending=True).values
+    assert ((share.mean(0)[:3] - 1 / 3).abs() < 0.06).all()
+    assert share[:, 3:].sum(-1).mean() < 0.12
+    assert all(value.isfinite().all() for value in fit.draws.values())
+
+
+@pytest.mark.parametrize(("method", "options"), [("svi", {"guide": "blocks"}), ("mcmc", {"kernel": "gibbs"})])
+def test_its_own_ways_are_fits_like_any_other(method, options):
+    model = DirichletProcessMixture.for_data(TWO, components=2, weights="finite")
+    small = {"num_samples": 60, **({"num_chains": 2, "num_warmup": 20} if method == "mcmc" else {"num_restarts": 2})}
+    fit, again = (inference.fit(method, model, data_of(TWO), seed=3, **options, **small) for _ in range(2))
+    assert all(torch.equal(value, again.draws[name]) for name, value in fit.draws.items())
+    chains = 2 if method == "mcmc" else 1
+    assert {name: tuple(value.shape) for name, value in fit.draws.items()} == {
+        "weights": (chains, 60, 2), "loc": (chains, 60, 2, 2), "precision": (chains, 60, 2, 2),
+        "off_diagonal": (chains, 60, 2, 1),
+    }  # fmt: skip
+    assert (fit.draws["loc"][..., 0, 0] < fit.draws["loc"][..., 1, 0]).all()
+    tree = fit.to_datatree()
+    assert {"posterior", "posterior_predictive", "log_likelihood"} <= set(tree.children)
+    assert not fit.summary().drop(columns="r_hat").isna().any().any()  # which one chain has not
+    (found,) = assignments(fit).values()
+    assert (np.asarray(found).argmax(-1)[:100] == 0).mean() > 0.9
+    single = inference.fit(method, model, data_of(TWO.float()), seed=3, **options, **small)
+    assert all(value.dtype == torch.float32 for value in single.draws.values())
+
+
+def test_draws_of_the_blocks_have_the_moments_of_their_laws():
+    model = DirichletProcessMixture.for_data(TWO, components=2, weights="finite")
+    found = coordinate_ascent(model, data_of(TWO), num_restarts=2)
+    torch.manual_seed(0)
+    drawn = found.sample(3000)
+    for value, wanted in ((drawn["weights"], found.mean_weights), (drawn["loc"], found.gaussians.mean)):
+        assert ((value.mean(0) - wanted).abs() < 4.5 * value.std(0) / 3000**0.5).all()
+    matrix = found.gaussians.factor.mT @ found.gaussians.factor  # E Lambda
+    second = drawn["precision"][:, :, 1]  # W is lower triangular, so its last diagonal entry squared is Lambda's
+    assert ((second.mean(0) - matrix[:, 1, 1]).abs() < 4.5 * second.std(0) / 3000**0.5).all()
+
+
+def test_the_estimators_density_integrates_to_one():
+    x = THREE[::12, :1]
+    model = DirichletProcessMixture.for_data(x, components=4)
+    face = Estimator(model, method="svi", options={"guide": "blocks", "num_restarts": 2, "num_samples": 100})
+    grid = torch.linspace(-60, 60, 4001, dtype=torch.float64)
+    score = face.fit(x.numpy()).score_samples(grid[:, None].numpy())
+    assert float(torch.trapezoid(torch.as_tensor(score).exp(), grid)) == pytest.approx(1, abs=2e-3)
 
 
 def test_gibbs_leaves_the_prior_as_it_is():
@@ -160,8 +207,12 @@ def test_gibbs_leaves_the_prior_as_it_is():
     drawn = []
     for seed in range(100):
         data, _ = simulate(model, 5, seed=seed)
-        drawn.append(gibbs(model, data_of(data.observed["x"].double()), num_samples=1, num_warmup=15, seed=seed))
-    stick, precision = (torch.stack([d[name][0].flatten()[0] for d in drawn]) for name in ("sticks", "precision"))
+        torch.manual_seed(seed)
+        data, latents = data_of(data.observed["x"].double()), None
+        for _ in range(15):
+            latents = model.sweep(data, latents)
+        drawn.append(latents)
+    stick, precision = (torch.stack([d[name].flatten()[0] for d in drawn]) for name in ("sticks", "precision"))
     prior = prior_of(model)
     for values, mean in ((stick, 0.5), (precision, float(prior.degrees[0] / prior.root[0, 0, 0] ** 2))):
         assert abs(float(values.mean()) - mean) < 4 * float(values.std()) / 100**0.5
@@ -186,5 +237,12 @@ def test_what_cannot_be_is_said():
         DirichletProcessMixture(concentration=0.0)
     holes = TWO.clone()
     holes[3, 1] = math.nan
+    with pytest.raises(ValueError, match="NaN|nan|missing"):
+        svi.fit(DirichletProcessMixture(), data_of(holes), guide="blocks")
     with pytest.raises(ValueError, match="missing values"):
         coordinate_ascent(DirichletProcessMixture(), data_of(holes))
+    for method, options in ((svi, {"guide": "blocks"}), (mcmc, {"kernel": "gibbs"})):
+        with pytest.raises(Unsupported, match="GaussianMixture has no"):
+            method.fit(GaussianMixture(), data_of(TWO), **options)
+    with pytest.raises(Unsupported, match="checkpoint needs one of the other kernels"):
+        mcmc.fit(DirichletProcessMixture(), data_of(TWO), kernel="gibbs", checkpoint="there")
