@@ -17,6 +17,8 @@ from inference.tracing.over_draws import flatten, over_draws
 from inference.tracing.sites import At, Blocks, Program, place, sample_nodes
 from ppmodels.base import Data, Model
 
+OTHER_NOISE = 0x9E3779B9  # noise of a fit's own seed would repeat the numbers that its draws were made of
+
 __all__ = ["assignments", "computed", "predict", "prior_predictive", "simulate"]
 
 
@@ -75,7 +77,7 @@ def predict(fit: Fit, data: Data | None = None, *, seed: int = 0, chunk: int | N
         raise TypeError("a plain program has no `data` to replace; make a Fit with other `args` for that")
     args = fit.args if data is None else (data,)
     draws, shape = flatten(fit.draws)
-    with fresh(fit.model, args, fit.kwargs, seed=seed) as own, learned(fit), torch.no_grad():
+    with fresh(fit.model, args, fit.kwargs, seed=seed + OTHER_NOISE) as own, learned(fit), torch.no_grad():
         first = {name: value[0] for name, value in draws.items()}
         program = Program.read(_story(own), args, fit.kwargs, first, redraw=True)
         wanted = list(own.observed) if isinstance(own, Model) else Program.read(own, args, fit.kwargs, {}).observed

@@ -3,11 +3,12 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -55,7 +56,8 @@ def _batched(function: Callable[[Named], Named], draws: Named, expected: Named |
     try:
         with warnings.catch_warnings():  # that an operation, as a Gamma's draw, is not batched inside torch
             warnings.filterwarnings("ignore", "There is a performance drop")
-            result = torch.vmap(function, randomness=randomness)(draws)
+            with _OutOfPlace() if randomness == "different" else nullcontext():
+                result = torch.vmap(function, randomness=randomness)(draws)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as reason:
         # Whatever is wrong with the program itself shows again, and clearly, one draw at a time.
         log.debug("draws are evaluated one by one, because batched: %s", reason)
@@ -65,6 +67,15 @@ def _batched(function: Callable[[Named], Named], draws: Named, expected: Named |
             log.warning("site %r depends on the draw in a way that cannot be batched; one by one", name)
             return None
     return result
+
+
+class _OutOfPlace(TorchFunctionMode):
+    """Draw noise anew instead of filling an empty tensor with it, as torch's normals do and `vmap` refuses."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.normal_ and len(args) == 1 and not kwargs:
+            return torch.randn_like(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 def _one_by_one(function: Callable[[Named], Named], draws: Named) -> Named:

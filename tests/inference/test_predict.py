@@ -95,6 +95,21 @@ def test_predict_conditions_on_each_draw():
     assert residual.std() > 0.2
 
 
+def test_noise_is_not_that_of_the_draws():
+    """Draws made of the same seed's normals, as many as there are rows: noise must not repeat their numbers."""
+    draws = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
+
+    def shifted(y):
+        loc = pyro.sample("loc", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(loc, 1.0).to_event(1), obs=y)
+
+    fit = Fit(shifted, (torch.zeros(3),), {}, "laplace", {"loc": draws[None]})
+    for seed in (0, 1):
+        noise = predict(fit, seed=seed)["y"][0] - draws
+        assert torch.corrcoef(torch.cat([noise, draws], 1).T)[:3, 3:].abs().max() < 5 / 2000**0.5
+    assert predict(fit)["y"].var(1).mean().item() == pytest.approx(2.0, rel=0.05)
+
+
 def test_same_seed_same_prediction():
     y = torch.zeros(6, dtype=torch.float64)
     fit = Fit(normal, (y,), {}, "hand", {"loc": torch.zeros(1, 4, dtype=torch.float64)})
