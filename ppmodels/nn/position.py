@@ -64,6 +64,24 @@ class TokenEmbedding(nn.Module):
         return self.position(self.scale * functional.embedding(tokens, self.weight), start)
 
 
+class FeatureEmbedding(nn.Module):
+    """Numbers (B, T, I) and where they stand: (B, T, W)."""
+
+    def __init__(self, inputs: int, width: int, position: str = "none", longest: int | None = None):
+        super().__init__()
+        self.position = PositionEmbedding(position, width, longest)
+        self.linear = nn.Linear(inputs, width)
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """x: (B, T, I), whose first place is `start`.
+
+        Raises: ValueError for other shapes, and when there is no place.
+        """
+        if x.dim() != 3 or x.shape[1] == 0 or x.shape[2] != self.linear.in_features:
+            raise ValueError(f"expected (batch, length >= 1, {self.linear.in_features}); got {tuple(x.shape)}")
+        return self.position(self.linear(x), start)
+
+
 def binary(positions: Tensor, bits: int) -> Tensor:
     """The digits of a position, lowest first, (T, bits); positions from 2^bits on repeat."""
     shift = torch.arange(bits, device=positions.device).clamp(max=62)  # no position reaches the 62nd bit

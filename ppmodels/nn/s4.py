@@ -41,13 +41,13 @@ class S4(nn.Module):
         form = conjugate_half(nplr(init, states))
         self.channels, self.length = channels, length
         self.log_dt = nn.Parameter(uniform_log_dt(channels, dt))
-        decay = (-form.eigenvalues.real).clamp(min=1e-2).log().float()
+        decay = (-form.eigenvalues.real).clamp(min=1e-2).log().to(torch.get_default_dtype())
         self.log_decay = nn.Parameter(decay.repeat(channels, 1))
-        self.frequency = nn.Parameter(form.eigenvalues.imag.float().repeat(channels, 1))
-        low_rank = torch.view_as_real(form.low_rank).float()
+        self.frequency = nn.Parameter(form.eigenvalues.imag.to(torch.get_default_dtype()).repeat(channels, 1))
+        low_rank = torch.view_as_real(form.low_rank).to(torch.get_default_dtype())
         self.low_rank = nn.Parameter(low_rank.repeat(channels, 1, 1, 1))
         self.register_parameter("left", None if tied else nn.Parameter(low_rank.repeat(channels, 1, 1, 1)))
-        self.input = nn.Parameter(torch.view_as_real(form.input).float().repeat(channels, 1, 1))
+        self.input = nn.Parameter(torch.view_as_real(form.input).to(torch.get_default_dtype()).repeat(channels, 1, 1))
         self.readout = nn.Parameter(torch.randn(channels, states // 2, 2) / 2**0.5)
 
     def kernel(self, length: int, rate: float = 1.0) -> Tensor:

@@ -41,9 +41,9 @@ class S4D(nn.Module):
         self.channels, self.method = channels, method
         self.log_dt = nn.Parameter(uniform_log_dt(channels, dt))
         real = start.real.clamp(max=-1e-3) if start.is_complex() else start
-        self.log_decay = nn.Parameter((-real).log().float().repeat(channels, 1))
+        self.log_decay = nn.Parameter((-real).log().to(torch.get_default_dtype()).repeat(channels, 1))
         if start.is_complex():
-            self.frequency = nn.Parameter(start.imag.float().repeat(channels, 1))
+            self.frequency = nn.Parameter(start.imag.to(torch.get_default_dtype()).repeat(channels, 1))
             self.readout = nn.Parameter(torch.randn(channels, len(start), 2) / 2**0.5)
         else:
             self.register_parameter("frequency", None)

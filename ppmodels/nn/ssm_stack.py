@@ -15,7 +15,8 @@ class SSMStack(nn.Module):
 
     Each block is x + dropout(layer(norm(x))).
 
-    inputs: I, the number of features, or of tokens when `tokens`. outputs: O. width: H. layers: how many.
+    inputs: I, the number of features, or of tokens when `tokens`. outputs: O; None leaves the H features as they are.
+    width: H. layers: how many.
     pool: `none` for an output at every time, `mean` or `last` for one a sequence.
     options: of `SSMLayer`: system, bidirectional, gate, states, init, method, dt.
     """
@@ -23,7 +24,7 @@ class SSMStack(nn.Module):
     def __init__(
         self,
         inputs: int,
-        outputs: int,
+        outputs: int | None,
         width: int = 64,
         layers: int = 4,
         pool: str = "none",
@@ -40,7 +41,7 @@ class SSMStack(nn.Module):
         self.layers = nn.ModuleList(SSMLayer(width, dropout=dropout, **options) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.final = nn.LayerNorm(width)
-        self.head = nn.Linear(width, outputs)
+        self.head = nn.Identity() if outputs is None else nn.Linear(width, outputs)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, rate: float = 1.0) -> Tensor:
         """x: (B, L, I) or (B, L). lengths: of each sequence, (B,), the rest being padding that nobody reads.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ppmodels.nn.attention import KeyValues
 from ppmodels.nn.block import Block
-from ppmodels.nn.position import TokenEmbedding
+from ppmodels.nn.position import FeatureEmbedding, TokenEmbedding
 
 
 class Encoder(nn.Module):
@@ -38,16 +38,16 @@ class Encoder(nn.Module):
         return self.norm(x)
 
 
-class TransformerLM(nn.Module):
-    """Decoder-only: tokens (B, T) to logits of the next (B, T, V). The head shares the embedding's weights.
+class CausalTransformer(nn.Module):
+    """Every place sees itself and those before it: (B, T, I), or tokens (B, T), to features (B, T, W), normed.
 
-    vocabulary: V. position: see `position.py`. longest: how many positions `learned` has.
-    Source: Radford et al. (2019), Language Models are Unsupervised Multitask Learners.
+    inputs: I, the number of features, or of tokens when `tokens`. width: W. position: see `position.py`.
+    longest: how many positions `learned` has. dropout, heads, kv_heads: of `Block`.
     """
 
     def __init__(
         self,
-        vocabulary: int,
+        inputs: int,
         width: int = 128,
         layers: int = 4,
         heads: int = 4,
@@ -55,29 +55,50 @@ class TransformerLM(nn.Module):
         longest: int | None = None,
         dropout: float = 0.0,
         kv_heads: int | None = None,
+        tokens: bool = False,
     ):
         super().__init__()
-        self.embedding = TokenEmbedding(vocabulary, width, position, longest)
+        self.embedding = (TokenEmbedding if tokens else FeatureEmbedding)(inputs, width, position, longest)
         self.dropout = nn.Dropout(dropout)
         options = {"heads": heads, "position": position, "dropout": dropout, "kv_heads": kv_heads}
         self.encoder = Encoder(width, layers, **options)
-        self.head = nn.Linear(width, vocabulary, bias=False)
-        self.head.weight = self.embedding.weight
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: (B, T). Returns: (B, T, V); the logits at t know the tokens up to t."""
-        x = self.dropout(self.embedding(tokens))
-        return self.head(self.encoder(x, causal=True))
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, T, I) or tokens (B, T). Returns: (B, T, W); the features at t know x up to t."""
+        return self.encoder(self.dropout(self.embedding(x)), causal=True)
 
-    def decode(self, tokens: Tensor, state: list[KeyValues] | None = None) -> tuple[Tensor, list[KeyValues]]:
-        """New tokens (B, T) after a state: logits (B, T, V) and the next state; what `generate` calls."""
+    def decode(self, x: Tensor, state: list[KeyValues] | None = None) -> tuple[Tensor, list[KeyValues]]:
+        """New places (B, T, ...) after a state: what `forward` says of them, and the next state."""
         start = 0 if not state else state[0].keys.shape[-2]
-        x = self.dropout(self.embedding(tokens, start))
+        x = self.dropout(self.embedding(x, start))
         after, blocks = [], self.encoder.stack
         for block, past in zip(blocks, state or [None] * len(blocks), strict=True):
             x, now = block.decode(x, past)
             after.append(now)
-        return self.head(self.encoder.norm(x)), after
+        return self.encoder.norm(x), after
+
+
+class TransformerLM(CausalTransformer):
+    """Decoder-only: tokens (B, T) to logits of the next (B, T, V). The head shares the embedding's weights.
+
+    vocabulary: V. options: of `CausalTransformer`.
+    Source: Radford et al. (2019), Language Models are Unsupervised Multitask Learners.
+    """
+
+    def __init__(self, vocabulary: int, width: int = 128, layers: int = 4, heads: int = 4, **options: Any):
+        super().__init__(vocabulary, width, layers, heads, tokens=True, **options)
+        assert isinstance(self.embedding, TokenEmbedding)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: tokens (B, T). Returns: (B, T, V); the logits at t know the tokens up to t."""
+        return self.head(super().forward(x))
+
+    def decode(self, x: Tensor, state: list[KeyValues] | None = None) -> tuple[Tensor, list[KeyValues]]:
+        """New tokens (B, T) after a state: logits (B, T, V) and the next state; what `generate` calls."""
+        features, state = super().decode(x, state)
+        return self.head(features), state
 
 
 class DecoderState(NamedTuple):

@@ -1,6 +1,6 @@
 import torch
 
-from ppmodels.nn.parameter_groups import parameter_groups
+from ppmodels.nn.parameter_groups import parameter_groups, parameter_options
 from ppmodels.nn.ssm_stack import SSMStack
 from ppmodels.nn.transformer import TransformerLM
 
@@ -21,3 +21,13 @@ def test_shared_weights_once():
     network = TransformerLM(5, width=8, layers=1, heads=2)
     groups = parameter_groups(network)
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+
+
+def test_options_by_name_are_the_groups():
+    network = SSMStack(5, 5, width=8, layers=2, tokens=True, states=8)
+    groups = parameter_groups(network, lr=0.01, weight_decay=0.05)
+    options = parameter_options(network, "network$$$", lr=0.01, weight_decay=0.05)
+    told = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        assert tuple(options(f"network$$${name}").values()) == told[id(parameter)], name
+    assert options("another") == {"lr": 0.01, "weight_decay": 0.0}

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from ppmodels.nn.position import POSITIONS
-from ppmodels.nn.transformer import Encoder, EncoderDecoder, TransformerLM
+from ppmodels.nn.transformer import CausalTransformer, Encoder, EncoderDecoder, TransformerLM
 
 
 def model(position="rotary", **options):
@@ -67,6 +67,26 @@ def test_length_one_and_longer_than_trained():
     for tokens in (torch.zeros(2, 0, dtype=torch.long), torch.zeros(2, 3), torch.zeros(3, dtype=torch.long)):
         with pytest.raises(ValueError, match="expected integer tokens"):
             model()(tokens)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("position", POSITIONS)
+def test_numbers_instead_of_tokens(position):
+    """Features over numbers: causal, and by steps what they are as a whole."""
+    torch.manual_seed(0)
+    network = CausalTransformer(3, 16, 2, position=position, longest=32).double().eval()
+    x = torch.randn(2, 20, 3, dtype=torch.float64)
+    state, outputs = None, []
+    for stretch in x.split([7, 1, 12], 1):
+        features, state = network.decode(stretch, state)
+        outputs.append(features)
+    torch.testing.assert_close(torch.cat(outputs, 1), network(x), atol=1e-12, rtol=0)
+    changed = x.clone()
+    changed[:, 12] += 1
+    assert torch.equal(network(x)[:, :12], network(changed)[:, :12])
+    for wrong in (x[..., :2], x[:, :0], x[0]):
+        with pytest.raises(ValueError, match=r"expected \(batch, length >= 1, 3\)"):
+            network(wrong)
 
 
 @torch.no_grad()
