@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from inference.density import Density
+from inference.density.executor import loop
+from inference.optimum import kinks
 from inference.optimum.lbfgs import NO_START, RUNNING, STATUS, Ascent, maximise
 
 NEWTON_DIM = 1000  # coordinates above which the Hessian costs more than it tells
@@ -19,7 +21,8 @@ class Summit:
     """The highest point found.
 
     x, grad (D,); hessian (D, D) of the log density there, None where D is too large for it; log_prob;
-    decrement: gain that Newton's step, or L-BFGS's, still promises; stride (D,): that step.
+    decrement: gain that Newton's step, or L-BFGS's, still promises; stride (D,): that step. At a kink, where no
+    gradient vanishes, grad is a mixture of those around it, and decrement what that mixture leaves open.
     best: which climb it is from. ascent: all climbs.
     """
 
@@ -49,15 +52,19 @@ def find(
     num_steps: int,
     tol: float,
     newton: int = NEWTON_DIM,
+    start: Tensor | None = None,
 ) -> Summit:
-    """Climb from num_restarts random starts, and polish the highest end.
+    """Climb from num_restarts random starts, or from the rows of start, (P, D), and polish the highest end.
 
     Raises: ValueError when num_restarts or num_steps is below one.
     """
     if num_restarts < 1 or num_steps < 1:
         raise ValueError(f"num_restarts and num_steps must be at least 1; they are {num_restarts}, {num_steps}")
-    batched = density.batched(num_restarts, calls=100)
-    ascent = maximise(batched, density.start(num_restarts, generator), num_steps=num_steps, tol=tol)
+    if start is None:
+        evaluate, start = density.batched(num_restarts, calls=100), density.start(num_restarts, generator)
+    else:  # near the top already: so few steps that a trace would cost more
+        evaluate = loop(density.value_and_grad)
+    ascent = maximise(evaluate, start, num_steps=num_steps, tol=tol)
     ends = torch.where(ascent.status == NO_START, -torch.inf, ascent.log_prob)
     best = int(ends.argmax())
     x, grad = ascent.x[best], ascent.grad[best]
@@ -65,7 +72,7 @@ def find(
     if density.dim > newton:
         stride = torch.zeros_like(x)
         return Summit(x, grad, None, top, float(ascent.decrement[best]), stride, best, ascent)
-    return _polish(density, x, best, ascent)
+    return _polish(density, x, best, ascent, tol)
 
 
 def flat(density: Density, hessian: Tensor) -> Flat | None:
@@ -92,9 +99,11 @@ def flat(density: Density, hessian: Tensor) -> Flat | None:
 def report(density: Density, summit: Summit, tol: float) -> tuple[bool, str]:
     """Return whether this is a mode, and a line that says why not, or how the climbs agreed."""
     ended = STATUS[int(summit.ascent.status[summit.best])]
-    rounding = torch.finfo(summit.x.dtype).eps * abs(summit.log_prob)
-    if not summit.decrement <= max(tol, rounding):
-        return False, f"{ended}: the log density may still gain {summit.decrement:.3g}; raise num_steps"
+    if not summit.decrement <= max(tol, _rounding(summit.x, summit.log_prob)):
+        left = f"the log density may still gain {summit.decrement:.3g}"
+        if int(summit.ascent.status[summit.best]) == RUNNING:
+            return False, f"{ended}: {left}; raise num_steps"
+        return False, f"no step gains more, though {left}: it has kinks or is not precise; raise tol to accept this"
     if summit.hessian is not None:
         level = flat(density, summit.hessian)
         if level is not None:
@@ -132,8 +141,8 @@ def restarts(ascent: Ascent) -> list[dict[str, Any]]:
     ]
 
 
-def _polish(density: Density, x: Tensor, best: int, ascent: Ascent) -> Summit:
-    """Newton's steps from the end of a climb, while the gain that they promise falls."""
+def _polish(density: Density, x: Tensor, best: int, ascent: Ascent, tol: float) -> Summit:
+    """Newton's steps from the end of a climb, while the gain that they promise falls; at a kink, steps along it."""
     value, grad = density.value_and_grad(x)
     hessian, stride, decrement = _newton(density, x, grad)
     steps = 0 if int(ascent.status[best]) == RUNNING else NEWTON_STEPS
@@ -148,8 +157,19 @@ def _polish(density: Density, x: Tensor, best: int, ascent: Ascent) -> Summit:
         if new[2] is None or not new[2] < decrement:
             break
         x, value, grad, (hessian, stride, decrement) = trial, new_value, new_grad, new
+    if steps and decrement is not None and decrement > max(tol, _rounding(x, float(value))):
+        factor = torch.linalg.cholesky(-hessian)
+        found = kinks.climb(density.value_and_grad, x, factor, tol)
+        if found is not None and found.gain < decrement:
+            stride = torch.cholesky_solve(found.slope[:, None], factor)[:, 0]
+            return Summit(found.x, found.slope, hessian, found.value, found.gain, stride, best, ascent)
     promised = float(ascent.decrement[best]) if decrement is None else decrement
     return Summit(x, grad, hessian, float(value), promised, stride, best, ascent)
+
+
+def _rounding(x: Tensor, value: float) -> float:
+    """What a log density of this size cannot tell from nothing."""
+    return torch.finfo(x.dtype).eps * abs(value)
 
 
 def _newton(density: Density, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, float | None]:

@@ -1,9 +1,12 @@
 """From a filter's output to a rate: fixed shapes, and one that is learned."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from ppmodels.base import Theta
@@ -27,11 +30,44 @@ def mean_count(kind: str, theta: Theta, stimulus: Tensor, reach: float) -> Tenso
     return drive.clamp(min=0) + theta["floor"]
 
 
+class Direction(TorchDistribution):
+    """Vectors of any direction, all alike, whose length is about one.
+
+    Where a length means nothing a normal law would have its mode at no length at all, and no direction there.
+    """
+
+    arg_constraints = {}  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    support = constraints.real_vector  # pyright: ignore
+    SPREAD = 0.1  # sd of the logarithm of the length
+
+    def __init__(self, like: Tensor, dim: int, shape: Any = ()) -> None:
+        self.like = like
+        super().__init__(torch.Size(shape), torch.Size([dim]), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Direction":
+        return Direction(self.like, self.event_shape[0], batch_shape)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        shape = torch.Size((*sample_shape, *self.batch_shape, *self.event_shape))
+        way = torch.randn(shape, dtype=self.like.dtype, device=self.like.device)
+        length = (self.SPREAD * torch.randn_like(way[..., :1])).exp()
+        return length * way / way.norm(dim=-1, keepdim=True)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        half, log_length = self.event_shape[0] / 2, 0.5 * value.square().sum(-1).log()
+        sphere = math.log(2) + half * math.log(math.pi) - math.lgamma(half)  # log area of the unit sphere
+        normal = -0.5 * (log_length / self.SPREAD).square() - math.log(self.SPREAD * math.sqrt(2 * math.pi))
+        return normal - 2 * half * log_length - sphere
+
+
 def basis(along: Tensor, functions: int, reach: float) -> Tensor:
-    """Return Gaussian bumps, equally spaced over (-reach, reach) and as wide as their distance, that add up to one."""
+    """Return Gaussian bumps, equally spaced over (-reach, reach) and as wide as their distance, that add up to one.
+
+    Beyond the reach the outermost is all that is left, so that a sum of them levels off, and smoothly.
+    """
     centers = torch.linspace(-1, 1, functions, dtype=along.dtype, device=along.device) * reach
     width = 2 * reach / (functions - 1)
-    return (-0.5 * ((along.clamp(-reach, reach)[..., None] - centers) / width).square()).softmax(-1)
+    return (-0.5 * ((along[..., None] - centers) / width).square()).softmax(-1)
 
 
 def bumps(functions: int, like: Tensor) -> Tensor:

