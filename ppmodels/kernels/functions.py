@@ -167,10 +167,7 @@ class Precomputed:
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     """Return |x_n - y_m|^2, (..., N, M), by one matrix product; rounding may leave 1e-16 where it is 0."""
-    origin = x.mean(-2, keepdim=True)  # far from zero, squares would cancel
-    a, b = x - origin, y - origin
-    distance = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :] - 2 * a @ b.mT
-    return distance.clamp(min=0)
+    return _differences(x, y).clamp(min=0)
 
 
 def check_points(x: Tensor, name: str = "x") -> Tensor:
@@ -205,8 +202,17 @@ def _scaled(x: Tensor, y: Tensor | None, lengthscale: Lengthscale) -> tuple[Tens
 
 def _squared(x: Tensor, y: Tensor | None, lengthscale: Lengthscale) -> Tensor:
     """Scaled squared distances, exactly 0 from a point to itself."""
-    squared = squared_distance(*_scaled(x, y, lengthscale))
+    squared = _differences(*_scaled(x, y, lengthscale)).clamp_(min=0)
     return squared.fill_diagonal_(0) if y is None else squared
+
+
+def _differences(x: Tensor, y: Tensor) -> Tensor:
+    """|x|^2 + |y|^2 - 2 x'y, (..., N, M), where rounding may leave less than 0; written to memory once."""
+    origin = x.mean(-2, keepdim=True)  # far from zero, squares would cancel
+    a, b = x - origin, y - origin
+    left = torch.cat([-2 * a, a.square().sum(-1, keepdim=True), torch.ones_like(a[..., :1])], -1)
+    right = torch.cat([b, torch.ones_like(b[..., :1]), b.square().sum(-1, keepdim=True)], -1)
+    return left @ right.mT
 
 
 def _positive(name: str, value: Lengthscale) -> None:

@@ -150,6 +150,10 @@ def test_landmarks_solve_their_normal_equations_in_a_few_steps(monkeypatch):
     monkeypatch.setattr("ppmodels.kernels.landmarks.KEPT", 0)  # blocks made again in every step
     again = LandmarkRidge.fit(x, y, kernel, penalty, landmarks=300, iterations=20)
     assert torch.allclose(again.beta, fit.beta)
+    monkeypatch.setattr("ppmodels.kernels.landmarks.SAMPLE", 1)
+    falkon = LandmarkRidge.fit(x, y, kernel, penalty, landmarks=300)
+    assert len(fit.residuals) < len(falkon.residuals) / 1.5
+    assert (falkon.predict(x) - fit.predict(x)).square().mean().sqrt() < 1e-2
 
 
 def test_conjugate_gradients_end_after_as_many_steps_as_unknowns():
