@@ -106,11 +106,12 @@ def test_learns_a_markov_chain_and_knows_the_rest_by_laplace():
     y, entropy = chain(300, 16)
     model = AutoregressiveSequence(dim=3, length=16, kind="transformer", width=8, heads=1)
     options = {"groups": parameter_options(model.body, "network$$$", lr=0.02), "optimiser": torch.optim.AdamW}
-    fit = svi.fit(model, Data.of(model, y=y), guide=AutoDelta, lr=0.02, num_steps=250, num_samples=1, training=options)
+    data = Data.of(model, y=y)
+    fit = svi.fit(model, data, guide=AutoDelta, num_steps=200, num_samples=1, training=options, compile=False)
     learned = fit.model.fixed_at(fit.model.body)
     new = Data.of(model, y=chain(1000, 16)[0])
 
-    posterior = laplace.fit(learned, Data.of(model, y=y), num_samples=40, num_restarts=1)
+    posterior = laplace.fit(learned, data, num_samples=40, num_restarts=1)
     assert posterior.draws["weight"].shape == (1, 40, 3, 8)
     mean = {site: draws[0].mean(0) for site, draws in posterior.draws.items()}
     for theta in ({site: draws[0, 0] for site, draws in fit.draws.items()}, mean):

@@ -1,0 +1,1 @@
+"""Sequences: networks over time as likelihoods, with a Bayesian last layer."""
