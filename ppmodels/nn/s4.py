@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ppmodels.nn.discretise import bilinear
 from ppmodels.nn.dplr import dplr_kernel, real_form, truncate, untruncate
 from ppmodels.nn.nplr import conjugate_half, nplr
-from ppmodels.nn.recurrence import Recurrence, project
+from ppmodels.nn.recurrence import LowRankRecurrence, project
 from ppmodels.nn.s4d import uniform_log_dt
 from ppmodels.nn.vandermonde import conjugate
 
@@ -57,7 +57,7 @@ class S4(nn.Module):
         c_tilde = readout if length == self.length and rate == 1.0 else self._truncated(length, rate)
         return dplr_kernel(eigenvalues, p, q, b, c_tilde, step, length)
 
-    def recurrence(self, rate: float = 1.0) -> Recurrence:
+    def recurrence(self, rate: float = 1.0) -> LowRankRecurrence:
         r"""The same system as a step from one sample to the next, again diagonal plus low rank.
 
         .. math:: \bar A = D (2/\Delta + \Lambda) - DP\,G\,Q^*(I + D(2/\Delta + \Lambda))
@@ -76,7 +76,7 @@ class S4(nn.Module):
         driven = 2 * inverse * b
         fed = (gram @ (2 * project(rows, driven[:, None]))[..., None]).to(p.dtype)  # (H, R, 1)
         row = 2 * gram.to(p.dtype) @ (rows * (1 + decay[:, None]))
-        return Recurrence(decay, driven - (column * fed).sum(-2), 2 * c, column, row)
+        return LowRankRecurrence.of(decay, driven - (column * fed).sum(-2), 2 * c, column, row)
 
     def system(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Lambda (H, M), P (H, R, M), Q (H, R, M), B (H, M) and the readout (H, M), complex."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppmodels.nn.convolution import causal_convolution
-from ppmodels.nn.recurrence import Recurrence
+from ppmodels.nn.recurrence import LowRankRecurrence, Recurrence
 from ppmodels.nn.s4 import S4
 from ppmodels.nn.s4d import S4D
 
@@ -18,7 +18,7 @@ SYSTEMS: dict[str, Callable[..., S4 | S4D]] = {"s4": S4, "s4d": S4D}
 class SSMState(NamedTuple):
     """Where a generation stands: the discretised system, computed once, its state (B, H, M) and its rate."""
 
-    recurrence: Recurrence
+    recurrence: Recurrence | LowRankRecurrence
     hidden: Tensor
     rate: float = 1.0
 
@@ -75,7 +75,7 @@ class SSMLayer(nn.Module):
     def step(self, u: Tensor, state: SSMState) -> tuple[Tensor, SSMState]:
         """One input u (B, H): the output (B, H) and the next state. O(N) a channel, at any position."""
         y, hidden = state.recurrence.step(u, state.hidden)
-        return self._finish(y + self.skip * u, u), state._replace(hidden=hidden)
+        return self._finish(torch.addcmul(y, self.skip, u), u), state._replace(hidden=hidden)
 
     def prefill(self, u: Tensor, state: SSMState) -> tuple[Tensor, SSMState]:
         """A whole stretch u (B, L, H) after a state: what that many calls of `step` return, by convolution.
