@@ -1,41 +1,60 @@
 """Coupled Poisson populations: the mode beside nemos and statsmodels, 50,100 parameters, memory, the full posterior."""
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import tyro
 
+from benchmarks._clock import timed
 from benchmarks._glm.problem import population
+from benchmarks._record import recorded
 from ppmodels.population.lagging import lagged
 
 HERE = Path(__file__).resolve().parents[1]
+Row = dict[str, Any]
 
 
 def main() -> None:
-    """Print the tables: processor seconds of one thread, each fit in a process of its own."""
-    words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("part", nargs="?", default="all", choices=("all", "mode", "large", "memory", "posterior"))
-    words.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
-    words.add_argument("--bins", type=int, default=100_000)
-    told = words.parse_args()
+    """Read the command line and run."""
+    tyro.cli(compare, description=__doc__)
+
+
+def compare(
+    part: tyro.conf.Positional[Literal["all", "mode", "large", "memory", "posterior"]] = "all",
+    python: str = sys.executable,
+    bins: int = 100_000,
+    out: Path | None = None,
+) -> None:
+    """Print the tables: processor seconds of one thread, each fit of a mode in a process of its own.
+
+    Args:
+        part: which of the tables.
+        bins: of the simulated recording, of 10 ms each.
+        python: the interpreter that has the peers.
+        out: a file for the tables as text.
+    """
     torch.set_num_threads(1)
-    parts = {"mode": modes, "large": large, "memory": memory, "posterior": posterior}
-    for name, part in parts.items():
-        if told.part in ("all", name):
-            part(told)
+    with recorded(out, "torch", "nemos", "statsmodels"):
+        if part in ("all", "mode"):
+            modes(python, bins)
+        if part in ("all", "large"):
+            large(bins)
+        if part in ("all", "memory"):
+            memory(bins)
+        if part in ("all", "posterior"):
+            posterior(bins)
 
 
-def modes(told: Any) -> None:
+def modes(python: str, bins: int) -> None:
     """N = 20: who comes how near to the optimum, and how fast; log likelihoods are without log y! and log bin size."""
-    model, counts = population(20, told.bins)
+    model, counts = population(20, bins)
     own = model.windows(counts)
     features = lagged(counts[:-1], own.coupling).flatten(-2)  # (T - L, N K), the same for all peers
     target = counts[own.past :]
@@ -51,71 +70,79 @@ def modes(told: Any) -> None:
         constant = float(torch.lgamma(target.double() + 1).mean())  # which the peers leave out
         for row in rows.values():
             row["log_likelihood"] += constant
-        for x64 in (False, True):
-            task = {"peer": "nemos", "x64": x64, "repeats": 2} | files
-            rows[f"nemos, defaults{', x64' if x64 else ''}"] = _child(told.python, task)
-        options = {"maxiter": 2000, "tol": 1e-10}
-        rows["nemos, x64, 2000 steps"] = _child(told.python, {"peer": "nemos", "x64": True, "options": options} | files)
-        rows["statsmodels, 2 of 20 timed"] = _child(told.python, {"peer": "statsmodels", "neurons": 2} | files)
+        for x64 in (False, True):  # the second, compiled call is timed
+            task = {"peer": "nemos", "x64": x64, "repeats": 2 - x64, "warm": x64} | files
+            rows[f"nemos, L-BFGS, {'x64' if x64 else 'float32'}"] = _child(python, task)
+        rows["statsmodels, 1 of 20, times 20"] = _child(python, {"peer": "statsmodels", "neurons": 1} | files)
+    _table(rows)
+
+
+def _table(rows: dict[str, Row]) -> None:
+    """Seconds, times those of ours, and how far below the best of those that fitted all neurons."""
     best = max(row["log_likelihood"] for name, row in rows.items() if "log_likelihood" in row and "statsm" not in name)
-    print(f"{'':28} {'CPU s':>8} {'ratio':>7} {'nats a bin below the best':>26} {'MiB':>7}")
+    print(f"{'':30} {'CPU s':>8} {'ratio':>7} {'nats a bin below the best':>26} {'MiB':>7}")
     for name, row in rows.items():
         if "cpu" not in row:
-            print(f"{name:28} {row['failed']}")
+            print(f"{name:30} {row['failed']}")
             continue
-        gap = f"{best - row['log_likelihood']:.1e}" if "statsm" not in name else "(of 2 neurons)"
+        gap = f"{best - row['log_likelihood']:.1e}" if "statsm" not in name else "(of one neuron)"
         ratio = row["cpu"] / rows["ours, float32"]["cpu"]
-        print(f"{name:28} {row['cpu']:8.2f} {ratio:7.1f} {gap:>26} {row['mebibytes']:7.0f}")
+        print(f"{name:30} {row['cpu']:8.2f} {ratio:7.1f} {gap:>26} {row['mebibytes']:7.0f}")
 
 
-def large(told: Any) -> None:
+def large(bins: int) -> None:
     """N = 100: 50,100 parameters."""
-    _, counts = population(100, told.bins)
+    _, counts = population(100, bins)
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "counts.npy")
-        row = _ours(path, folder, counts, 1.0, torch.float32)
+        row = _ours(str(Path(folder) / "counts.npy"), folder, counts, 1.0, torch.float32)
+    size = f"{row['parameters']} parameters: {row['cpu']:.1f} CPU s, {row['steps']} steps"
+    print(f"\nN = 100, {bins} bins, {size}, {row['left']:.1e} nats left to gain, {row['mebibytes']:.0f} MiB")
+
+
+def memory(bins: int) -> None:
+    """Peak memory at N = 100, features made anew in every pass: by windows of 10, 100 and 400 bins, and by bins."""
+    print("\nN = 100 on 5 functions, peak of the process, nothing kept between passes over the bins")
+    print(f"{'bins':>8} {'window':>7} {'MiB':>6} {'a matrix of lags alone':>23}")
+    _, counts = population(100, 2 * bins)
+    peaks: dict[tuple[int, float], float] = {}
+    for length, window in ((2 * bins, 0.1), (2 * bins, 1.0), (2 * bins, 4.0), (bins, 1.0)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "counts.npy")
+            row = _ours(path, folder, counts[:length], window, torch.float32, num_steps=2, stream=True)
+        peaks[length, window] = row["mebibytes"]
+        lags = 4 * 100 * round(window / 0.01) * length / 2**20
+        print(f"{length:8} {round(window / 0.01):7} {row['mebibytes']:6.0f} {lags:23.0f}")
+    slope = (peaks[2 * bins, 1.0] - peaks[bins, 1.0]) / bins
+    million = peaks[2 * bins, 1.0] + slope * (1_000_000 - 2 * bins)
     print(
-        f"N = 100, {told.bins} bins, {row['parameters']} parameters: {row['cpu']:.1f} CPU s, {row['mebibytes']:.0f} MiB"
+        f"{slope * 2**20:.0f} bytes a bin, of which counts and what is seen are 800; so {million:.0f} MiB at 1,000,000"
     )
 
 
-def memory(told: Any) -> None:
-    """Peak memory at N = 100 and twice the bins, features streamed: the same for a window of 10, 100 and 400 bins."""
-    _, counts = population(100, 2 * told.bins)
-    for window in (0.1, 1.0, 4.0):
-        with tempfile.TemporaryDirectory() as folder:
-            row = _ours(str(Path(folder) / "counts.npy"), folder, counts, window, torch.float32)
-        lags = 4 * 100 * round(window / 0.01) * len(counts) / 2**20
-        print(f"N = 100, {len(counts)} bins, window {round(window / 0.01)} bins: {row['mebibytes']:.0f} MiB, "
-              f"{row['cpu']:.1f} CPU s; a matrix of lags alone would be {lags:.0f} MiB")  # fmt: skip
-
-
-def posterior(told: Any) -> None:
+def posterior(bins: int) -> None:
     """N = 20: every weight's posterior, part by part."""
     from arviz_stats import ess, rhat
 
     from inference import mcmc
     from inference.parts import in_parts
 
-    model, counts = population(20, told.bins)
-    start = time.process_time()
+    model, counts = population(20, bins)
     data = model.data(counts)
-    fit = in_parts(mcmc.fit, model, data, num_chains=16, num_warmup=20, num_samples=80, compile=False)
-    spent = time.process_time() - start
+    options: dict[str, Any] = {"num_chains": 16, "num_warmup": 20, "num_samples": 80, "compile": False}
+    spent, fit = timed(lambda: in_parts(mcmc.fit, model, data, **options))
     values = np.concatenate([v.flatten(2).numpy() for v in fit.draws.values()], 2)  # (chain, draw, parameters)
     worst = max(float(rhat(values[:, :, i])) for i in range(values.shape[2]))
     least = min(float(ess(values[:, :, i])) for i in range(values.shape[2]))
-    print(
-        f"N = 20, {values.shape[2]} parameters, full posterior: {spent:.0f} CPU s, R-hat {worst:.3f}, ESS {least:.0f}"
-    )
+    size = f"{values.shape[2]} parameters, full posterior, 16 chains of 20 + 80 draws"
+    print(f"\nN = 20, {bins} bins, {size}: {spent:.0f} CPU s, largest R-hat {worst:.3f}, least ESS {least:.0f}")
 
 
-def _ours(path: str, folder: str, counts: torch.Tensor, window: float, kind: torch.dtype) -> dict[str, Any]:
+def _ours(path: str, folder: str, counts: torch.Tensor, window: float, kind: torch.dtype, **options: Any) -> Row:
     np.save(path, counts.to(kind).numpy())
-    return _child(sys.executable, {"peer": "ours", "counts": path, "window": window})
+    return _child(sys.executable, {"peer": "ours", "counts": path, "window": window} | options)
 
 
-def _child(python: str, task: dict[str, Any]) -> dict[str, Any]:
+def _child(python: str, task: Row) -> Row:
     """Run a task in a process of its own, on one thread."""
     one = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     flags = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
