@@ -5,9 +5,9 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
-from inference.base import Fit, Unsupported
+from inference.base import Fit, Unsupported, threads
 
-__all__ = ["Fit", "Unsupported", "fit", "load", "methods", "to_datatree"]
+__all__ = ["Fit", "Unsupported", "fit", "load", "methods", "threads", "to_datatree"]
 
 
 def methods() -> list[str]:

@@ -5,6 +5,7 @@ import importlib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -181,15 +182,16 @@ def _nodes(model: Model, data: Data) -> Any:
 def fresh(model: Any, args: Any = (), kwargs: Any = None, *, seed: int = 0) -> Iterator[Any]:
     """Yield a copy of the model on a clean slate; afterwards all is as before, also after an exception.
 
-    Inside: an empty parameter store, every generator at `seed`, and the data's dtype and device as
-    torch's defaults (float64 on the CPU where the data do not say). Outside, Pyro's store and handler
-    stack, the random states of torch, NumPy and Python, and torch's defaults are untouched.
+    Inside: an empty parameter store, every generator at `seed`, as many threads as `threads` allows, and the
+    data's dtype and device as torch's defaults (float64 on the CPU where the data do not say). Outside, Pyro's
+    store and handler stack, the random states of torch, NumPy and Python, and torch's defaults are untouched.
     """
     dtype, device = _dtype_and_device(args, kwargs)
     stack, default = list(runtime._PYRO_STACK), torch.get_default_dtype()
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    on_gpu = device.type == "cuda"
+    on_gpu, number = device.type == "cuda", torch.get_num_threads()
     try:
+        torch.set_num_threads(_threads.get())
         with (
             pyro.get_param_store().scope(),
             torch.random.fork_rng([device] if on_gpu else []),
@@ -199,10 +201,28 @@ def fresh(model: Any, args: Any = (), kwargs: Any = None, *, seed: int = 0) -> I
             pyro.set_rng_seed(seed % 2**32)
             yield copy.deepcopy(model)
     finally:
+        torch.set_num_threads(number)
         torch.set_default_dtype(default)
         runtime._PYRO_STACK[:] = stack
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let the fits inside use so many of the processor's threads; one is the default.
+
+    The last digits of a sum that threads share depend on how many there are, and with them all draws: so the
+    same seed gives the same draws on any machine until this says otherwise. Large matrices gain by it.
+    """
+    before = _threads.set(number)
+    try:
+        yield
+    finally:
+        _threads.reset(before)
+
+
+_threads: ContextVar[int] = ContextVar("threads", default=1)
 
 
 def _default(device: torch.device) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inference.base import Fit, fresh, joint
 from inference.density import Density
-from inference.optimum.blocks import BLOCK
+from inference.optimum.blocks import together
 from inference.optimum.lbfgs import STATUS
 from inference.optimum.paths import Approximation, approximate
 from inference.psis import TRUSTED, psis, verdict
@@ -55,7 +55,7 @@ def fit(
             density.batched(num_paths),
             density.start(num_paths, generator),
             generator,
-            wide=density.batched(BLOCK),
+            wide=density.batched(max(num_paths, together(density))),
             num_draws=max(25, math.ceil(4 * num_samples / num_paths)),
             num_steps=num_steps,
             tol=tol,

@@ -43,7 +43,7 @@ def names() -> list[str]:
 
 def folder() -> Path | None:
     """Where real posteriors with reference draws lie, if they do: the environment says POSTERIORS=FOLDER."""
-    place = Path(os.environ.get("POSTERIORS", Path(__file__).resolve().parents[2] / "shared" / "posteriors"))
+    place = Path(os.environ.get("POSTERIORS", Path(__file__).resolve().parents[3] / "shared" / "posteriors"))
     return place if place.is_dir() else None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from inference.density import Density
+from inference.optimum.blocks import together
 
 KERNELS = ("auto", "hmc", "chees", "nuts", "mams", "nutpie", "gibbs")
 MANY = 256  # chains that a cheap gradient carries for nearly the price of one
@@ -13,7 +14,6 @@ TOGETHER = 32  # chains that warm up, where fewer are asked for and gradients ar
 NEARLY_FREE = 250_000  # numbers that a batched gradient may write at a price like that of the calls around it
 IN_STEP = ("hmc", "chees", "mams")  # kernels whose chains all take the same number of steps
 BLOCK = 64  # chains that one worker moves together at most
-BUDGET = 2_000_000  # numbers that one batched gradient may write: about a millisecond
 LEAPS = 8  # gradients that a draw is expected to take, for the decision to compile
 
 
@@ -95,19 +95,19 @@ def check_goals(target_ess: float | None, timeout: float | None, workers: int | 
 
 def complete(options: dict[str, Any], density: Density) -> Plan:
     """Decide what was left open."""
-    affordable = max(FEW, min(MANY, 2 ** ((BUDGET // max(density.cost, 1)).bit_length() - 1)))
+    affordable = max(FEW, together(density, MANY))
     alone = options["kernel"] == "nutpie"  # its chains run and adapt one by one
     chains = options["num_chains"] or (FEW if alone else affordable)
     many = chains >= 32
     samples = options["num_samples"] or (500 if many else 1000)
-    together = chains if alone else max(chains, min(TOGETHER, affordable))
+    adapting = chains if alone else max(chains, min(TOGETHER, affordable))
     warmup = options["num_warmup"]
     if warmup is None:
-        warmup = 250 if together >= 32 else 600
-    decided = {"num_chains": chains, "num_samples": samples, "num_warmup": warmup, "warmup_chains": together}
+        warmup = 250 if adapting >= 32 else 600
+    decided = {"num_chains": chains, "num_samples": samples, "num_warmup": warmup, "warmup_chains": adapting}
     made = Plan(**{**options, **decided, "lanes": chains})
     if made.kernel == "auto":
         made = replace(made, kernel="hmc")
-    if made.kernel in IN_STEP and not made.in_blocks and density.cost * together <= NEARLY_FREE:
-        made = replace(made, lanes=together)  # one compiled step serves warm-up and draws
+    if made.kernel in IN_STEP and not made.in_blocks and density.cost * adapting <= NEARLY_FREE:
+        made = replace(made, lanes=adapting)  # one compiled step serves warm-up and draws
     return made

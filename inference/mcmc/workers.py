@@ -86,17 +86,12 @@ def _round(problem: bytes, blocks: list[dict[str, Any]], turns: int, workers: in
 
 
 def _draw(problem: bytes, block: dict[str, Any], turns: int) -> dict[str, Any]:
-    """In a worker: go on with a block for so many turns. One thread, so that results do not depend on the machine."""
+    """In a worker: go on with a block for so many turns."""
     with _alone:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            model, args, kwargs, seed, density = _unpacked(problem)
-            with fresh(model, args, kwargs, seed=seed):
-                run = Run.resumed(density, block)
-                made = [run.step() for _ in range(turns)]
-        finally:
-            torch.set_num_threads(threads)
+        model, args, kwargs, seed, density = _unpacked(problem)
+        with fresh(model, args, kwargs, seed=seed):
+            run = Run.resumed(density, block)
+            made = [run.step() for _ in range(turns)]
     return {
         "x": torch.stack([x for x, _ in made], 1),
         "stats": {name: torch.stack([stats[name] for _, stats in made], 1) for name in made[0][1]},

@@ -5,9 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from inference.density import Batched
+from inference.density import Batched, Density
 
-BLOCK = 128  # points at once: enough to make them cheap, few enough for data of many rows
+BLOCK = 128  # points at once, at most: enough to make them cheap
+BUDGET = 2_000_000  # numbers that one batched evaluation may write: about a millisecond
+
+
+def together(density: Density, most: int = BLOCK) -> int:
+    """Return how many points one evaluation takes in, a power of two up to `most`: more would only fill memory."""
+    return min(most, 2 ** (max(BUDGET // max(density.cost, 1), 1).bit_length() - 1))
 
 
 def log_probs(batched: Batched, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ NAMES = ("eight_schools", "kidiq", "low_dim_gauss_mix", "arK", "gp_regr")
 
 
 def folder():
-    here = Path(__file__).resolve().parents[2] / "shared" / "posteriors"
+    here = Path(__file__).resolve().parents[3] / "shared" / "posteriors"
     place = Path(os.environ.get("POSTERIORS", here))
     return place if place.is_dir() else None
 
