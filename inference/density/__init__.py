@@ -137,12 +137,12 @@ class Density:
         with no_validation():
             return eager.unconstrain(self.program, self.layout, self.args, self.kwargs, values).detach()
 
-    def start(self, chains: int, generator: torch.Generator, radius: float = 2.0) -> Tensor:
-        """Return starts uniform in (-radius, radius), (chains, dim), each with a finite density.
+    def start(self, chains: int, generator: torch.Generator, radius: float = 2.0, evaluate: Any = None) -> Tensor:
+        """Return starts uniform in (-radius, radius), (chains, dim), each with a finite density, by `evaluate`.
 
         Raises: ValueError when a hundred tries find no such place.
         """
-        batched, like = self.batched(chains, compile=False), self._points(1, seed=0)
+        batched, like = evaluate or self.batched(chains, compile=False), self._points(1, seed=0)
 
         def uniform() -> Tensor:
             u = torch.rand(chains, self.dim, generator=generator, dtype=like.dtype, device=like.device)
@@ -179,7 +179,8 @@ class Density:
     def _sites(self) -> SiteMap:
         """The map from x to the sites' values, from an earlier trace where it still agrees."""
         if "sites" not in self._made:
-            traced, points = self._traced()[0], self._points(3, seed=6)
+            traced = self._made["traced"][0] if "traced" in self._made else _traces.get(self._key())
+            points = self._points(3, seed=6)
             found = traced.sites if traced is not None else None
             if not isinstance(found, SiteMap) or not found.agrees(points, self._tensors):
                 found = site_map(self.program, self.layout, self.args, self.kwargs, points)

@@ -17,7 +17,7 @@ from inference.laplace.peak import by_its_own_way
 from inference.laplace.structures import STRUCTURES, Curvature
 from inference.laplace.tuning import refuse, tune
 from inference.optimum import summit as summit
-from inference.optimum.blocks import BLOCK, log_probs
+from inference.optimum.blocks import log_probs, together
 from inference.psis import TRUSTED, psis, verdict
 from ppmodels.base import HasNetwork
 
@@ -46,7 +46,8 @@ def fit(
     structure: "full"; "diagonal"; "subnetwork", the coordinates of largest variance, the others fixed. Of a model
         with a network also "ggn", Gauss and Newton's matrix, "kfac", its Kronecker factors, and "last-layer".
     subnetwork: how many coordinates it has; a tenth of all unless said.
-    tuned: fields of the model, as ("scale", "noise"), set to where the evidence is highest.
+    tuned: fields of the model, as ("scale", "noise"), set to where the evidence is highest; from the best of the
+        first climbs one climb goes on as they change.
     linearise: let the fit's model be the network's tangent at the mode, which is what Gauss and Newton's matrix is
         the posterior of; True unless said, wherever that matrix is used.
 
@@ -70,7 +71,9 @@ def fit(
         options = {"num_restarts": num_restarts, "num_steps": num_steps, "tol": tol}
         options |= {"newton": 10**9 if structure == "full" else 0}
 
-        def climb(model: Any) -> Mode:
+        def climb(model: Any, before: Mode | None = None) -> Mode:
+            if before is not None:
+                return before.moved(model, structure, subnetwork, generator, options)
             density = Density.of(joint(model, args, kwargs), args, kwargs)
             return Mode(density, summit.find(density, generator, **options))
 
@@ -117,6 +120,13 @@ class Mode:
         log_prob = float(density.log_prob(self.x).detach())
         return Mode(density, dataclasses.replace(self.top, log_prob=log_prob, hessian=hessian))
 
+    def moved(self, model: Any, structure: str, size: int | None, generator: torch.Generator, options: Any) -> "Mode":
+        """Return the mode under other hyperparameters that one climb from here reaches."""
+        here = self.under(model)
+        gaussian = here.around(structure, model, size)
+        stretch = gaussian.draw if gaussian.free == len(self.x) else None
+        return Mode(here.density, summit.find(here.density, generator, start=self.x[None], stretch=stretch, **options))
+
     def around(self, structure: str, model: Any, size: int | None) -> Gaussian:
         """Return the Gaussian of this structure."""
         return Curvature(self.density, self.x, model, size, self.top.hessian).around(structure)
@@ -148,7 +158,7 @@ class Mode:
 
 def _weighed(mode: Mode, gaussian: Gaussian, x: Tensor, z: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The draws' log densities, and how far importance weights say that the Gaussian is from the posterior."""
-    lp = log_probs(mode.density.batched(min(len(x), BLOCK)), x)
+    lp = log_probs(mode.density.batched(min(len(x), together(mode.density))), x)
     log_q = -0.5 * ((z * z).sum(-1) + z.shape[1] * math.log(2 * math.pi)) + gaussian.half_log_det()
     return {"lp": lp[None]}, {"khat": psis(lp - log_q)[1]}
 

@@ -1,6 +1,7 @@
 """Which part of the curvature is kept: all of it, its diagonal, factors of layers, the last layer, some weights."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from inference.base import Unsupported
 from inference.density import Density
+from inference.density.inputs import no_validation
+from inference.density.program import constrained
 from inference.laplace.gaussians import Dense, Diagonal, Gaussian, Kronecker, Layer
 from inference.laplace.network import Network, layers, precisions
 from inference.optimum import summit
@@ -47,12 +50,14 @@ class Curvature:
         names = self._names if structure == "ggn" else last
         return self._dense(self._whole(names), self._places(names, others=True))
 
-    @property
+    @cached_property
     def network(self) -> Network:
         """The network at x."""
-        values = {name: value[0].detach() for name, value in self.density.constrain(self.x[None]).items()}
+        density, sites = self.density, [site.name for site in self.density.layout.sites]
+        with torch.no_grad(), no_validation():  # the program itself, once: a trace costs more than one point is worth
+            found = constrained(density.program, density.layout)(self.x, density.args, density.kwargs)
+        values = dict(zip(sites, found, strict=False))
         weights = {name: values[name] for name in self._names}
-        sites = [site.name for site in self.density.layout.sites]
         others = {name: values[name] for name in sites if name not in weights}
         return Network(self.model, weights, others, self.density.args[0])
 

@@ -1,6 +1,7 @@
 """The top of a log density: the best of several climbs, ended by Newton's method on the exact Hessian."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor
 from inference.density import Density
 from inference.density.executor import loop
 from inference.optimum import kinks
-from inference.optimum.lbfgs import NO_START, RUNNING, STATUS, Ascent, maximise
+from inference.optimum.lbfgs import NO_START, RUNNING, STATUS, Ascent, ValueAndGrad, maximise
 
 NEWTON_DIM = 1000  # coordinates above which the Hessian costs more than it tells
 NEWTON_STEPS = 20
+Map = Callable[[Tensor], Tensor]
 ENOUGH = 1e-26  # nats: the mode is then known to 1e-13 posterior sds
 
 
@@ -53,18 +55,24 @@ def find(
     tol: float,
     newton: int = NEWTON_DIM,
     start: Tensor | None = None,
+    stretch: Map | None = None,
 ) -> Summit:
     """Climb from num_restarts random starts, or from the rows of start, (P, D), and polish the highest end.
+
+    stretch: a linear map A of rows, with A A' about the inverse curvature: few steps then lead from start to the top.
 
     Raises: ValueError when num_restarts or num_steps is below one.
     """
     if num_restarts < 1 or num_steps < 1:
         raise ValueError(f"num_restarts and num_steps must be at least 1; they are {num_restarts}, {num_steps}")
-    if start is None:
-        evaluate, start = density.batched(num_restarts, calls=100), density.start(num_restarts, generator)
-    else:  # near the top already: so few steps that a trace would cost more
-        evaluate = loop(density.value_and_grad)
-    ascent = maximise(evaluate, start, num_steps=num_steps, tol=tol)
+    paths = num_restarts if start is None else len(start)
+    # The few hundred steps of a single climb cost less than a trace of the program would.
+    evaluate = density.batched(paths, calls=100) if paths > 1 else loop(density.value_and_grad)
+    start = density.start(paths, generator, evaluate=evaluate) if start is None else start
+    if stretch is None:
+        ascent = maximise(evaluate, start, num_steps=num_steps, tol=tol)
+    else:
+        ascent = _stretched(evaluate, start, stretch, num_steps, tol)
     ends = torch.where(ascent.status == NO_START, -torch.inf, ascent.log_prob)
     best = int(ends.argmax())
     x, grad = ascent.x[best], ascent.grad[best]
@@ -165,6 +173,21 @@ def _polish(density: Density, x: Tensor, best: int, ascent: Ascent, tol: float) 
             return Summit(found.x, found.slope, hessian, found.value, found.gain, stride, best, ascent)
     promised = float(ascent.decrement[best]) if decrement is None else decrement
     return Summit(x, grad, hessian, float(value), promised, stride, best, ascent)
+
+
+def _stretched(evaluate: ValueAndGrad, start: Tensor, stretch: Map, num_steps: int, tol: float) -> Ascent:
+    """Climb in coordinates z, x = start + A z, in which the top is about round."""
+
+    def in_z(z: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            x = start + stretch(z)
+        value, grad = evaluate(x.detach())
+        return value, torch.autograd.grad(x, z, grad)[0]
+
+    found = maximise(in_z, torch.zeros_like(start), num_steps=num_steps, tol=tol)
+    x = start + stretch(found.x)
+    return replace(found, x=x, grad=evaluate(x)[1])
 
 
 def _rounding(x: Tensor, value: float) -> float:
