@@ -1,5 +1,7 @@
 """Naive Bayes beside scikit-learn and pomegranate: prediction of real columns, and counting text in small batches."""
 
+import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from scipy import sparse
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 
 from benchmarks._clock import fastest
+from benchmarks._record import recorded
 from ppmodels.classification.classifier import Classifier
 from ppmodels.classification.naive_bayes import NaiveBayes
 
@@ -16,10 +19,13 @@ TEXTS, WORDS, CELLS, TOPICS = 100_000, 50_000, 43, 20
 
 
 def main() -> None:
-    """Print the tables; one thread, least processor seconds of several runs."""
+    """Print the tables; one thread, least processor seconds of several runs. `--out FILE` keeps them."""
+    parser = argparse.ArgumentParser(prog="benchmarks naive_bayes")
+    parser.add_argument("--out", type=Path, help="a file to keep the tables in")
     torch.set_num_threads(1)
-    gaussian()
-    text()
+    with recorded(parser.parse_args().out, "torch", "scikit-learn", "pomegranate"):
+        gaussian()
+        text()
 
 
 def gaussian() -> None:
@@ -91,6 +97,7 @@ def pomegranate(x: np.ndarray, y: np.ndarray) -> str:
         from pomegranate.distributions import Normal
     except ImportError:
         return "not installed"
+    torch.set_num_threads(1)  # its import says two
     rows, label = torch.tensor(x).float(), torch.tensor(y)
     peer = BayesClassifier([Normal(covariance_type="diag") for _ in range(CLASSES)]).fit(rows, label)
     return f"{fastest(lambda: peer.predict(rows), 1):.2f}"

@@ -33,8 +33,8 @@ def match(
 
     .. math:: E_q[T(x)] = E_p[T(x)], \quad T(x) = (x, x x^\top)
 
-    Draws come from Student's t at every place that the moments had so far, the first being loc and scale, (R, dim) each,
-    as one mixture whose density weighs all of them; so a mode that a start found is never forgotten.
+    Draws come from Student's t at every place that the moments had so far, the first being loc and scale, (R, dim)
+    each, as one mixture whose density weighs all of them; so a mode that a start found is never forgotten.
     diagonal: coordinates independent, which keeps means and variances.
     Source: Bishop (2006), section 10.7; Cornuet et al. (2012), Scandinavian J. Statistics 39, for adaptive draws.
     """

@@ -47,15 +47,14 @@ class Options:
                 raise ValueError(f"no {name} is called {getattr(self, name)!r}; there are: {', '.join(choice)}")
         if self.gradient == "score" and self.num_particles == 1:
             raise ValueError("the score gradient compares draws with one another; num_particles must be at least 2")
+        name = getattr(model, "__name__", type(model).__name__)
         if self.guide == "hand" and not isinstance(model, HasGuide):
-            raise Unsupported(f"{getattr(model, '__name__', type(model).__name__)} has no guide of its own")
+            raise Unsupported(f"{name} has no guide of its own")
         if self.guide == "blocks" and not isinstance(model, HasBlocks):
-            raise Unsupported(
-                f"{getattr(model, '__name__', type(model).__name__)} has no blocks with laws in closed form"
-            )
+            raise Unsupported(f"{name} has no blocks with laws in closed form")
         if self.guide == "blocks" and not (self.plain and not self.special):
             raise Unsupported("guide='blocks' takes all rows, and has a bound and a way of its own")
-        strange = [name for name in self.training or {} if name not in MORE]
+        strange = [option for option in self.training or {} if option not in MORE]
         if strange:
             raise ValueError(f"training has no {strange[0]!r}; it has: {', '.join(MORE)}")
         if self.loss is not None and not hasattr(self.loss, "differentiable_loss"):

@@ -77,10 +77,8 @@ class NormalWishart:
 
     def repeat(self, number: int) -> "NormalWishart":
         """Return the laws so many times over, as more components."""
-        parts = (
-            part.repeat(number, *[1] * (part.ndim - 1)) for part in (self.mean, self.rows, self.degrees, self.root)
-        )
-        return NormalWishart(*parts)
+        parts = (self.mean, self.rows, self.degrees, self.root)
+        return NormalWishart(*(part.repeat(number, *[1] * (part.ndim - 1)) for part in parts))
 
     def log_predictive(self, x: Tensor) -> Tensor:
         """Return the log density of a next row, Student's t, (N, K)."""

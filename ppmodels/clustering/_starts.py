@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Seeding = Literal["k-means++", "farthest", "random"]
+Seeding = Literal["mixed", "k-means++", "farthest", "random"]
 
 CHUNK = 2**18  # numbers of the largest temporary
 
@@ -14,19 +14,22 @@ CHUNK = 2**18  # numbers of the largest temporary
 def labels(x: Tensor, components: int, seeding: Seeding, weight: Tensor | None = None) -> Tensor:
     """Return for each row which of some far rows is the nearest, in sds of the columns, (N,).
 
+    With random seeding any component, by lot: all then begin in the middle, and move apart; components that share a
+    blob are found from there, which far rows seldom lead to. Mixed tosses a coin between that and k-means++.
     Raises: ValueError when x, (N, D), has fewer distinct rows than components.
     """
+    if seeding == "random" or (seeding == "mixed" and float(torch.rand(())) < 0.5):
+        return torch.randint(components, (len(x),), device=x.device)
     x = (x - x.mean(0)) / x.std(0)
     chosen = centres(x, components, seeding, weight)
     return torch.cat([torch.stack([_from(rows, c) for c in chosen]).argmin(0) for rows in _chunks(x)])
 
 
 def centres(x: Tensor, components: int, seeding: Seeding, weight: Tensor | None = None) -> Tensor:
-    """Return rows of x, (K, D), that by the first two ways lie far from one another; the first is drawn at random.
+    """Return rows of x, (K, D), that lie far from one another; the first is drawn at random.
 
     Each further one is drawn with probability proportional to its squared distance to the nearest centre so
-    far (k-means++), or is the row where that is largest (farthest), or is any other row (random: components that
-    share a blob are found from there, which far rows never begin with). x: columns of comparable spread, (N, D).
+    far (k-means++), or is the row where that is largest (farthest). x: columns of comparable spread, (N, D).
     weight: how often each row counts, (N,).
     Raises: ValueError when fewer rows are distinct.
     Source: Arthur and Vassilvitskii (2007), k-means++; Gonzalez (1985), Theoretical Computer Science 38.
@@ -37,8 +40,7 @@ def centres(x: Tensor, components: int, seeding: Seeding, weight: Tensor | None 
     while len(chosen) < components:
         if not nearest.max() > 0:
             raise ValueError(f"x has only {len(chosen)} distinct rows; {components} components need {components}")
-        chances = nearest * often if seeding == "k-means++" else often * (nearest > 0)
-        chosen.append(int(nearest.argmax()) if seeding == "farthest" else _draw(chances))
+        chosen.append(int(nearest.argmax()) if seeding == "farthest" else _draw(nearest * often))
         nearest = nearest.minimum(_distance(x, x[chosen[-1]]))
     return x[chosen]
 

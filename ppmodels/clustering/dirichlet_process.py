@@ -14,8 +14,8 @@ from ppmodels.base import Data, Theta, dims
 from ppmodels.clustering import _covariance, _labels
 from ppmodels.clustering._checks import describe
 from ppmodels.clustering._gaussian import ClusterNormal
-from ppmodels.clustering.sticks import stick_breaking
 from ppmodels.clustering.gibbs import sweep
+from ppmodels.clustering.sticks import stick_breaking
 from ppmodels.clustering.variational import ascend
 
 

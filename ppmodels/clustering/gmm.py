@@ -40,7 +40,7 @@ class GaussianMixture:
     dim: int = 2
     covariance: _covariance.Family = "full"
     ordered: bool = False  # the first coordinates of loc increase: one of the K! labellings
-    seeding: Seeding = "k-means++"
+    seeding: Seeding = "mixed"
     center: tuple[float, ...] = (0.0,)  # one a column, or one for all
     scale: tuple[float, ...] = (1.0,)
     concentration: float = 2.0

@@ -389,7 +389,7 @@ def test_ordered_rows_are_a_distribution():
     assert float(density.sum() * 0.02**2) == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("seeding", ["k-means++", "farthest"])
+@pytest.mark.parametrize("seeding", ["mixed", "k-means++", "farthest", "random"])
 def test_starts_differ_and_are_finite(seeding):
     data = old_faithful()
     model = mixture(data, seeding=seeding)
