@@ -1,10 +1,10 @@
 """Bayesian networks: a step beside Pyro's, plain Adam's, and SGLD beside posteriors."""
 
 import importlib.util
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks._clock import timed
+from benchmarks._record import recorded
 from inference.base import fresh, joint
 from inference.bayes_by_backprop import _loss
 from inference.density import Density
@@ -34,20 +36,26 @@ def main() -> None:
     tyro.cli(compare, description=__doc__)
 
 
-def compare(steps: int = 300) -> None:
+def compare(steps: int = 300, out: Path | None = None) -> None:
     """Print the table; one thread, processor time.
 
     Args:
         steps: of each timing.
+        out: a file that keeps what is printed.
     """
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    with recorded(out, "torch", "pyro-ppl", "posteriors"):
+        _table(steps)
+
+
+def _table(steps: int) -> None:
     table = Table(title="A step, 13-50-1, 455 rows, batch 100, float32", box=box.SIMPLE)
     for heading in ("", "ms", "target"):
         table.add_column(heading, justify="right" if heading else "left")
     for row in _steps(steps):
         table.add_row(*row)
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 def _steps(number: int) -> list[tuple[str, ...]]:
@@ -109,9 +117,7 @@ def _by_backprop(model: Any, data: Data, number: int) -> float:
         training.run(lambda rows: _loss(target, rows, phi, 1), lambda: {"phi": phi})
 
     run(10)
-    began = time.process_time()
-    run(number)
-    return 1e3 * (time.process_time() - began) / number
+    return 1e3 * timed(lambda: run(number))[0] / number
 
 
 def _sgld(model: Any, data: Data, number: int) -> float:
@@ -153,10 +159,12 @@ def _gradients(model: Any, data: Data, number: int) -> tuple[float, float]:
 def _milliseconds(step: Callable[[int], Any], number: int) -> float:
     for t in range(5):
         step(t)
-    began = time.process_time()
-    for t in range(number):
-        step(t)
-    return 1e3 * (time.process_time() - began) / number
+
+    def run() -> None:
+        for t in range(number):
+            step(t)
+
+    return 1e3 * timed(run)[0] / number
 
 
 if __name__ == "__main__":
