@@ -97,6 +97,12 @@ class Hierarchical:
     tree: Tree
     block: int = 16
 
+    def __post_init__(self) -> None:
+        """Keep, of every word, the inner nodes on its way, and which of them it turns left at and comes by."""
+        visits = self.tree.on_path.to(self.tree.turn)
+        self.turns = torch.stack([visits * (1 - self.tree.turn), visits], 1)  # (W, 2, L)
+        self.nodes = self.tree.path.clamp(max=len(self.tree.path) - 2).int()  # the root where a way has ended
+
     def share(self, words: Tensor) -> Tensor:
         words = words.to(self.tree.path.device)
         taken = words[:, None] * self.tree.on_path  # (W, L)
@@ -104,32 +110,28 @@ class Hierarchical:
         return nodes.index_add_(0, self.tree.path.flatten(), taken.flatten())[:-1]
 
     def columns(self, targets: Tensor, generator: torch.Generator) -> Tensor:
-        nodes = self._nodes(targets).sort(-1).values  # (n, H L)
+        nodes = self.nodes[targets].flatten(1).sort(-1).values  # (n, H L)
         first = nodes[:, 1:] != nodes[:, :-1]
         place = torch.nn.functional.pad(first.cumsum(-1), (1, 0))
         root = len(self.tree.path) - 2  # the last of every row, and what fills up rows with fewer nodes
-        return nodes.new_full((len(nodes), int(place.max()) + 1), root).scatter_(-1, place, nodes)
+        return nodes.new_full((len(nodes), int(place.max()) + 1), root).scatter_(-1, place, nodes).long()
 
     def slope(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
         left, visits = self._turns(columns, targets, positive)
-        return left.sub_(visits.mul_(score.sigmoid_()))
+        return torch.addcmul(left, visits, score.sigmoid_(), value=-1)
 
     def loss(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
         left, visits = self._turns(columns, targets, positive)
         return (softplus(-score) * left + softplus(score) * (visits - left)).sum()
 
-    def _nodes(self, targets: Tensor) -> Tensor:
-        """Inner nodes on the way to each target, (n, H L); the root where a way has ended."""
-        return self.tree.path[targets].flatten(1).clamp_(max=len(self.tree.path) - 2)
-
     def _turns(self, columns: Tensor, targets: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
         """How many of a row's targets turn left at each column, and how many come by, (n, B, C) each."""
-        place = torch.searchsorted(columns, self._nodes(targets)).unflatten(-1, (targets.shape[1], -1))  # (n, H, L)
-        visits = self.tree.on_path[targets].to(positive)
-        left = visits * (1 - self.tree.turn[targets].to(positive))
-        empty = positive.new_zeros(*targets.shape, columns.shape[1])  # (n, H, C)
-        ways = [empty.scatter_add(-1, place, turns) for turns in (left, visits)]
-        return positive @ ways[0], positive @ ways[1]
+        place = torch.searchsorted(columns.int(), self.nodes[targets].flatten(1)).view(*targets.shape, 1, -1)
+        turns = self.turns[targets].to(positive)  # (n, H, 2, L)
+        ways = positive.new_zeros(*targets.shape, 2, columns.shape[1])  # (n, H, 2, C)
+        ways.scatter_add_(-1, place.expand_as(turns), turns)
+        left, visits = (positive @ ways.flatten(2)).chunk(2, -1)
+        return left, visits
 
 
 @dataclass

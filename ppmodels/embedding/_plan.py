@@ -1,5 +1,6 @@
 """A load of text worked through: subsampled, cut into windows, and climbed step by step."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from ppmodels.embedding.tokens import Load
 from ppmodels.embedding.windows import Windows, blocks
 
 LOAD = 50_000  # words that one call of `Plan.train` works through
+TOLD = 5  # steps of a load, about, of which the loss is told
 AT_ONCE = 3  # occurrences of a word in a step, beyond which they are damped
 
 
@@ -45,19 +47,21 @@ class Plan:
             self.damping = damping[0].to(self.device), damping[1].to(self.device)
 
     def train(self, number: int, v: Tensor, u: Tensor) -> float:
-        """Update v and u in place by load `number`, counted through all epochs; return a pair's loss at its end."""
+        """Update v and u in place by load `number`, counted through all epochs; return a pair's mean loss."""
         load = self.loads[number % len(self.loads)]
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
         tokens = torch.from_numpy(load.read().copy()).long().to(self.device)
         windows = self._windows(tokens, generator)
         batch = Prediction.of(windows, self.objective, self.cbow, generator)
         size = self.batch_size // self.objective.block
-        steps, loss = -(-len(batch.rows) // size), float("nan")
+        steps, losses = -(-len(batch.rows) // size), []
         for i, part in enumerate(batch.split(size)):
             share = (number + i / steps) / (len(self.loads) * self.epochs)
             lr = self.lr * max(1 - share, 1e-4)
-            loss = ascend(part, v, u, self.objective, lr, self.damping, i == steps - 1)
-        return loss
+            told = i % max(1, steps // TOLD) == 0
+            loss = ascend(part, v, u, self.objective, lr, self.damping, told)
+            losses += [] if math.isnan(loss) else [loss]  # a step without a pair tells none
+        return sum(losses) / len(losses) if losses else math.nan
 
     def _windows(self, tokens: Tensor, generator: torch.Generator) -> Windows:
         """Subsample a load's words, and cut what is left into windows."""

@@ -29,6 +29,7 @@ def test_identities_of_log_sum_exp():
     assert torch.allclose(slope, (beta * x).softmax(-1), rtol=1e-12)
     huge = torch.tensor([1e4, -1e4, 1e4], dtype=torch.float64)
     assert lse(huge).item() == pytest.approx(1e4 + math.log(2), abs=1e-11)
+    assert torch.allclose((huge - lse(huge)).exp(), huge.softmax(-1), rtol=1e-12)
 
 
 def test_energy_lies_between_zero_and_twice_the_largest_square():
