@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,10 @@ class Fit:
     def diagnose(self) -> Any:
         """Return a `Diagnosis`: is the answer to be trusted, and what to do next if not."""
         return _above("check").diagnose(self)
+
+    def standard_errors(self, **options: Any) -> Draws:
+        """Return how far off a point may be, by site, (*site): by the curvature there, or kind="sandwich"."""
+        return _above("information").standard_errors(self, **options)
 
     def predict(self, *args: Any, **options: Any) -> Draws:
         """Return posterior predictive draws of the observed sites, (chain, draw, *site)."""
@@ -236,10 +241,7 @@ def _dtype_and_device(args: Any, kwargs: Any) -> tuple[torch.dtype, torch.device
     tensors = [t for t in tree_leaves((data, kwargs)) if isinstance(t, Tensor)]
     device = tensors[0].device if tensors else torch.device("cpu")
     floating = [t.dtype for t in tensors if t.is_floating_point()]
-    dtype = floating[0] if floating else torch.float64
-    for other in floating[1:]:
-        dtype = torch.promote_types(dtype, other)
-    return dtype, device
+    return (reduce(torch.promote_types, floating) if floating else torch.float64), device
 
 
 def _above(module: str) -> Any:

@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from inference.base import Fit, fresh, joint
 from inference.density import Density
+from inference.density.rows import likelihood, weighed
 from inference.optimum import own_way
 from inference.optimum import summit as summit
 
@@ -20,6 +21,8 @@ def fit(
     tol: float = 1e-8,
     num_restarts: int = 8,
     jacobian: bool = False,
+    prior: bool = True,
+    weight: Any = None,
     progress_bar: bool = False,
     **kwargs: Any,
 ) -> Fit:
@@ -31,21 +34,25 @@ def fit(
     jacobian: False for the mode of p(theta | x) in the model's own coordinates, which is what MAP means;
         True for the mode in unconstrained coordinates, about which `laplace` expands. They differ wherever
         a site is constrained: Beta(a, b) has its mode at (a - 1) / (a + b - 2), and at a / (a + b).
+    prior: False leaves the prior out, and finds the maximum of the likelihood, where there is one.
+    weight: how often each row counts, (rows,).
     A model that knows its only mode (`HasPeak`) is asked for it; num_steps and num_restarts then say nothing.
+    How far the point may be off says `fit.standard_errors()`, and `inference.information` with intervals.
 
     Returns: a Fit with trace `log_density`, (step,), of the best start, and in info whether it converged,
         why not, the gradient's norm, every restart's end, and how many distinct modes they found.
-    Raises: Unsupported when a site is neither continuous nor can be summed out.
+    Raises: Unsupported when a site is neither continuous nor can be summed out; without prior or with weights, where
+        rows have latents of their own.
     Source: Nocedal and Wright (2006), chapters 3 and 7.
     """
     began = time.perf_counter()
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
         bar.add_task("mode", total=None)
-        peak = own_way.peak(own, args, kwargs)
+        peak = own_way.peak(own, args, kwargs) if prior and weight is None else None
         if peak is not None:
             draws, info = own_way.point(peak), own_way.report(peak, tol, seed, began)
             return Fit(own, args, kwargs, "mode", draws, {"log_density": torch.tensor([peak.log_density])}, info=info)
-        density = Density.of(joint(own, args, kwargs), args, kwargs, jacobian=jacobian)
+        density = Density.of(_objective(own, args, kwargs, prior, weight), args, kwargs, jacobian=jacobian)
         generator = torch.Generator(torch.empty(0).device).manual_seed(seed)
         top = summit.find(density, generator, num_restarts=num_restarts, num_steps=num_steps, tol=tol)
         converged, message = summit.report(density, top, tol)
@@ -55,5 +62,14 @@ def fit(
         info = {"seed": seed, "converged": converged, "message": message, "log_density": top.log_prob}
         info |= {"grad_norm": float(top.grad.norm()), "decrement": top.decrement, "jacobian": jacobian}
         info |= {"tol": tol, "num_steps": steps - 1, "num_modes": summit.num_modes(top.ascent)}
+        info |= {"prior": prior} | ({} if weight is None else {"weight": torch.as_tensor(weight)})
         info |= {"restarts": summit.restarts(top.ascent), "seconds": time.perf_counter() - began}
         return Fit(own, args, kwargs, "mode", draws, trace, info=info)
+
+
+def _objective(model: Any, args: Any, kwargs: Any, prior: bool, weight: Any) -> Any:
+    """The program whose density is climbed."""
+    program = joint(model, args, kwargs)
+    if weight is not None:
+        program = weighed(program, args, kwargs, weight)
+    return program if prior else likelihood(program, args, kwargs)

@@ -3,6 +3,9 @@
 This file is all that `inference` knows of `ppmodels`, and all that a new model must know of the project.
 """
 
+# pyright: reportReturnType=false
+# A protocol's method is its docstring: what it returns is for models to say.
+
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable

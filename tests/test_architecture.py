@@ -28,6 +28,7 @@ BACK_END = 3
 ABOVE = {
     "predict": 4,
     "pointwise": 4,
+    "information": 4,
     "parts": 4,
     "scoring": 4,
     "outcomes": 5,
