@@ -69,7 +69,8 @@ def fit(
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
         program = joint(own, tuple(plain(own, each) for each in args), kwargs)
         problem = Problem(own, args[0], program, prior)
-        starts = [own.start(args[0]) for _ in range(num_restarts)]  # first, as a climb may draw numbers too
+        kinds = own.start, getattr(own, "restart", own.start)  # in turn, where a model knows another kind
+        starts = [kinds[i % 2](args[0]) for i in range(num_restarts)]  # first, as a climb may draw numbers too
         climb = Climb(problem, num_steps, tol, accelerate, getattr(own, "climbs", True), batch_size)
         paths = [climb.climb(start) for start in bar.track(starts, description="em")]
         best = _best(paths, tol, guard)

@@ -1,6 +1,7 @@
 """One order for exchangeable components."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -23,3 +24,8 @@ def relabel(draws: Mapping[str, Tensor], shared: Iterable[str] = ()) -> dict[str
             index = order.reshape(*order.shape, *[1] * (value.ndim - order.ndim))
             sorted_[name] = value.take_along_dim(index, batch)
     return sorted_
+
+
+def ordered(model: Any, theta: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the parameters in the order that the model's prior asks for, where it asks for one."""
+    return model.relabel(theta) if model.ordered else theta

@@ -10,7 +10,7 @@ from ppmodels.base import Data, Theta
 from ppmodels.clustering import _covariance
 from ppmodels.clustering._checks import check_data
 from ppmodels.clustering._covariance import SMALLEST, Family
-from ppmodels.clustering._starts import labels
+from ppmodels.clustering._starts import Seeding, labels
 from ppmodels.clustering._statistics import Statistics, of_labels
 
 SWEEPS = 200
@@ -18,10 +18,11 @@ SHARED = 0.1  # of every row, given to all components alike, so that none starts
 RIDGE = 1e-3  # of a column's variance
 
 
-def start(model: Any, data: Data) -> Theta:
+def start(model: Any, data: Data, again: bool = False) -> Theta:
     """Return the parameters of random memberships, with variances a little above zero in every direction.
 
     Most of a row is given to the nearest of some far rows. Where values are missing, their column's mean stands in.
+    again: every other restart, which mixed seeding makes by lot.
     Raises: ValueError of one line when the rows or their weights are not what a mixture needs.
     """
     x, weight = data.observed["x"], data.given.get("weight")
@@ -29,7 +30,7 @@ def start(model: Any, data: Data) -> Theta:
     check_data(model, data)
     if x.sum().isnan():
         x = torch.where(x.isnan(), x.nanmean(0), x)
-    label, triangular = labels(x, components, model.seeding, weight), family in ("full", "tied")
+    label, triangular = labels(x, components, _seeding(model, again), weight), family in ("full", "tied")
     own = of_labels(x, label, components, triangular, weight)
     shared = own * (1 - SHARED) + own.pooled().split(components) * SHARED
     ridge = shared.count[:, None] * RIDGE * _variance(shared)  # (K, D)
@@ -90,6 +91,11 @@ def maximum_posterior(family: Family, statistics: Statistics, prior: tuple[Tenso
         if moved.abs().max() < 1e-15:
             break
     return {"weights": weights / weights.sum(), "loc": loc, **sites}
+
+
+def _seeding(model: Any, again: bool) -> Seeding:
+    """How rows are given to components."""
+    return model.seeding if model.seeding != "mixed" else "random" if again else "k-means++"
 
 
 def _variance(statistics: Statistics) -> Tensor:

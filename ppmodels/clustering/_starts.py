@@ -15,10 +15,10 @@ def labels(x: Tensor, components: int, seeding: Seeding, weight: Tensor | None =
     """Return for each row which of some far rows is the nearest, in sds of the columns, (N,).
 
     With random seeding any component, by lot: all then begin in the middle, and move apart; components that share a
-    blob are found from there, which far rows seldom lead to. Mixed tosses a coin between that and k-means++.
+    blob are found from there, which far rows seldom lead to. Mixed seeding is by k-means++ and by lot in turn.
     Raises: ValueError when x, (N, D), has fewer distinct rows than components.
     """
-    if seeding == "random" or (seeding == "mixed" and float(torch.rand(())) < 0.5):
+    if seeding == "random":
         return torch.randint(components, (len(x),), device=x.device)
     x = (x - x.mean(0)) / x.std(0)
     chosen = centres(x, components, seeding, weight)

@@ -69,7 +69,10 @@ class GaussianMixture:
             pyro.sample("x", ClusterNormal(z, loc, factor, center[0]), infer=dims("feature"))
 
     def start(self, data: Data) -> Theta:
-        return self._in_order(start(self, data))
+        return _labels.ordered(self, start(self, data))
+
+    def restart(self, data: Data) -> Theta:
+        return _labels.ordered(self, start(self, data, again=True))
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Tensor, Tensor]:
         return memberships(self._log_joint(theta, data), data)
@@ -84,7 +87,7 @@ class GaussianMixture:
         return expected(data, *_covariance.parameters(theta, self.covariance))
 
     def maximise(self, statistics: Statistics, prior: bool) -> Theta:
-        return self._in_order(maximise(self.covariance, statistics, prior_of(self) if prior else None))
+        return _labels.ordered(self, maximise(self.covariance, statistics, prior_of(self) if prior else None))
 
     def expected_log_joint(self, statistics: Statistics, theta: Theta) -> Tensor:
         return expected_log_joint(statistics, *_covariance.parameters(theta, self.covariance))
@@ -95,6 +98,3 @@ class GaussianMixture:
 
     def _log_joint(self, theta: Theta, data: Data) -> Tensor:
         return log_joint(data, *_covariance.parameters(theta, self.covariance))  # (N, K)
-
-    def _in_order(self, theta: Theta) -> Theta:
-        return self.relabel(theta) if self.ordered else theta

@@ -21,6 +21,7 @@ import inference
 from inference.base import Fit, fresh
 from inference.em.incremental import Stream
 from inference.pointwise import assignments, pointwise
+from inference.sklearn.weights import weights
 from inference.tracing.learned import learned
 from inference.tracing.over_draws import flatten
 from ppmodels.base import Data, HasStatistics, Model
@@ -85,12 +86,13 @@ class Estimator(BaseEstimator):
         self.model = replace(self.model, **inner) if inner else self.model
         return self
 
-    def fit(self, X: Any, y: Any = None) -> "Estimator":
-        """Learn from rows X (N, D), and y (N,) where the model observes it."""
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "Estimator":
+        """Learn from rows X (N, D), and y (N,) where the model observes it, each as often as its weight, (N,), says."""
         X, y = self._validated(X, y)
-        data = Data.of(self.model_, x=X, **({} if y is None else {"y": y}))
+        more, options = weights(self.model_, self.method, sample_weight, X)
+        data = Data.of(self.model_, x=X, **({} if y is None else {"y": y}), **more)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self._learned(inference.fit(self.method, self.model_, data, seed=seed, **dict(self.options or {})))
+        self._learned(inference.fit(self.method, self.model_, data, seed=seed, **dict(self.options or {}), **options))
         return self
 
     @available_if(_streams)
