@@ -1,13 +1,16 @@
 """Symmetric block-tridiagonal matrices, such as the precision of a path in time, factored by halving.
 
 Every second block is eliminated at once, then every second of those that are left: log2 T rounds of batched
-operations in place of T small ones, at the same O(T P^3); a Python loop over bins costs ten times that.
+operations in place of T small ones, at the same O(T P^3); a Python loop over bins costs ten times that. What is left
+when a dense matrix costs no more than a round is factored as one.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+DENSE = 64  # rows up to which what is left is one matrix
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,14 @@ class Level:
 class BlockTridiagonal:
     """A positive definite matrix of T x T blocks (P, P), factored.
 
-    levels: from the whole to the last block. log_det: of the matrix, (...).
+    levels: the rounds, from the whole on. rest: Cholesky factor of the last n blocks, (..., n P, n P).
+    log_det: of the matrix, (...). size: P.
     """
 
     levels: tuple[Level, ...]
+    rest: Tensor
     log_det: Tensor
+    size: int
 
     @classmethod
     def factor(cls, diagonal: Tensor, below: Tensor) -> "BlockTridiagonal":
@@ -37,12 +43,12 @@ class BlockTridiagonal:
         Source: Golub and Van Loan (2013), Matrix Computations, section 4.5.4, cyclic reduction.
         """
         levels, log_det = [], diagonal.new_zeros(diagonal.shape[:-3])
-        while diagonal.shape[-3]:
+        while diagonal.shape[-3] > 1 and diagonal.shape[-3] * diagonal.shape[-1] > DENSE:
             odd = diagonal[..., 1::2, :, :]
             root = torch.linalg.cholesky(diagonal[..., 0::2, :, :])
             eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device).expand(root.shape)
             inverse = torch.linalg.solve_triangular(root, eye, upper=False)
-            log_det = log_det + 2 * root.diagonal(dim1=-2, dim2=-1).log().sum((-2, -1))
+            log_det = log_det + _log_det(root).sum(-1)
             evens, odds = root.shape[-3], odd.shape[-3]
             left = inverse @ _pad(below[..., 1::2, :, :], 1, evens)
             right = inverse @ _pad(below[..., 0::2, :, :].mT, 0, evens)
@@ -53,7 +59,8 @@ class BlockTridiagonal:
             odd = odd - _pad(follow.mT @ follow, 0, odds)
             below = -(right[..., 1:odds, :, :].mT @ left[..., 1:odds, :, :])
             diagonal = odd
-        return cls(tuple(levels), log_det)
+        rest = torch.linalg.cholesky(_dense(diagonal, below))
+        return cls(tuple(levels), rest, log_det + _log_det(rest), diagonal.shape[-1])
 
     def solve(self, right_side: Tensor) -> Tensor:
         """Return the inverse times (..., T, P, K)."""
@@ -65,6 +72,8 @@ class BlockTridiagonal:
             odd = odd - level.right[..., :odds, :, :].mT @ half[..., :odds, :, :]
             rest = odd - _pad(level.left[..., 1:, :, :].mT @ half[..., 1:evens, :, :], 0, odds)
             waiting.append(half)
+        size = rest.shape[-3:-1]
+        rest = torch.cholesky_solve(rest.flatten(-3, -2), self.rest).unflatten(-2, size)
         for level, half in zip(reversed(self.levels), reversed(waiting), strict=True):
             evens = half.shape[-3]
             known = level.left @ _pad(rest, 1, evens) + level.right @ _pad(rest, 0, evens)
@@ -73,9 +82,10 @@ class BlockTridiagonal:
 
     def covariance(self) -> tuple[Tensor, Tensor]:
         """Return the inverse's blocks on the diagonal, (..., T, P, P), and below it, (..., T - 1, P, P)."""
-        shape = self.levels[0].inverse.shape
-        odd = self.levels[0].inverse.new_zeros(*shape[:-3], 0, *shape[-2:])
-        step = odd
+        whole = torch.cholesky_inverse(self.rest).unflatten(-1, (-1, self.size))
+        whole = whole.unflatten(-3, (-1, self.size))  # (..., n, P, n, P)
+        odd = whole.diagonal(0, -4, -2).movedim(-1, -3)
+        step = whole.diagonal(-1, -4, -2).movedim(-1, -3)
         for level in reversed(self.levels):
             evens = level.inverse.shape[-3]
             to_left, to_right = level.inverse.mT @ level.left, level.inverse.mT @ level.right
@@ -87,6 +97,18 @@ class BlockTridiagonal:
             step = _interleave(with_right[..., : odd.shape[-3], :, :].mT, with_left[..., 1:, :, :])
             odd = _interleave(even, odd)
         return odd, step
+
+
+def _dense(diagonal: Tensor, below: Tensor) -> Tensor:
+    """The whole matrix, (..., T P, T P)."""
+    parts = (diagonal, 0), (below, -1), (below.mT, 1)
+    laid = sum(torch.diag_embed(blocks.movedim(-3, -1), offset) for blocks, offset in parts)  # (..., P, P, T, T)
+    ordered = laid.movedim((-2, -4, -1, -3), (-4, -3, -2, -1))  # type: ignore[union-attr]  # (..., T, P, T, P)
+    return ordered.flatten(-4, -3).flatten(-2)
+
+
+def _log_det(root: Tensor) -> Tensor:
+    return 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
 def _pad(blocks: Tensor, before: int, length: int) -> Tensor:

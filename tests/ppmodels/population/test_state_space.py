@@ -69,8 +69,10 @@ def dense(system, y):
     return log_p, (loc + gain @ residual).reshape(bins, p), posterior.reshape(bins, p, bins, p).transpose(1, 2)
 
 
+@pytest.mark.parametrize("dense", [0, 9, 64], ids=["halved to the end", "three blocks left", "one matrix"])
 @pytest.mark.parametrize("bins", [1, 2, 3, 7, 8, 13])
-def test_block_tridiagonal_solves_inverts_and_measures(bins):
+def test_block_tridiagonal_solves_inverts_and_measures(bins, dense, monkeypatch):
+    monkeypatch.setattr("ppmodels.population.block_tridiagonal.DENSE", dense)
     g = torch.Generator().manual_seed(bins)
     size = 3 * bins
     matrix = torch.randn(2, size, size, generator=g, dtype=F64)
