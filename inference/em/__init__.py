@@ -19,7 +19,7 @@ __all__ = ["Stream", "fit"]
 
 log = logging.getLogger("inference")
 
-ROUNDING = 1e-13  # relative; a smaller change of the objective is none
+ROUNDING = 1e-13  # relative, of parameters in float64; a smaller change of the objective is none
 
 
 def fit(
@@ -139,14 +139,15 @@ class Climb:
                 return path.end(str(error), collapsed=True)
             flat = [self.problem.flatten(t) for t in (point.theta, first.theta, theta)]
             gain, size = first.objective - point.objective, 1 + abs(first.objective)
+            rounding = _rounding(theta) * size
             if not self.climbs:  # nor is there anything to extrapolate by
                 if abs(gain) <= self.tol * size:
                     return path.end("converged", converged=True)
                 point = self._visit(path, theta)
                 continue
-            if not gain >= -100 * ROUNDING * size:
+            if not gain >= -100 * rounding:
                 return path.end(f"the objective fell by {-gain:.3g}: the E step or the M step is not exact")
-            if max(gain, _left(gain, flat)) <= self.tol * size or gain <= ROUNDING * size:
+            if max(gain, _left(gain, flat)) <= self.tol * size or gain <= rounding:
                 return path.end("converged", converged=True)
             far, longest = self._extrapolate(path, first, flat, longest) if self.accelerate else (None, 0.0)
             point = far or self._visit(path, theta)
@@ -195,6 +196,12 @@ def _best(paths: Sequence[Path], tol: float, guard: bool) -> Path:
     highest = max(path.points[-1].objective for path in sound)
     enough = highest - tol * (1 + abs(highest)) if highest > -float("inf") else highest
     return next(path for path in sound if path.points[-1].objective >= enough)
+
+
+def _rounding(theta: Theta) -> float:
+    """The relative change of the objective that rounding of the parameters makes: near a top it is of second order."""
+    widest = max(torch.finfo(value.dtype).eps for value in theta.values() if value.is_floating_point())
+    return max(ROUNDING, widest / 10 if widest > 1e-12 else 0.0)
 
 
 def _left(gain: float, flat: Sequence[Tensor]) -> float:
