@@ -106,11 +106,12 @@ def rotary(x: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
     x: (..., T, D), D even, whose first row stands at `start`. Returns: the same shape.
     Source: Su et al. (2021), arXiv:2104.09864, equation 34.
     """
-    positions = torch.arange(start, start + x.shape[-2], device=x.device).double()
+    positions = torch.arange(start, start + x.shape[-2], device=x.device, dtype=torch.float64)
     phase = positions[:, None] * frequencies(x.shape[-1], base, x.device)  # (T, D / 2)
-    cos, sin = phase.cos().to(x), phase.sin().to(x)
-    first, second = x.unflatten(-1, (-1, 2)).unbind(-1)  # (..., T, D / 2)
-    return torch.stack([first * cos - second * sin, first * sin + second * cos], -1).flatten(-2)
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # halves have no complex product
+    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))  # (..., T, D / 2)
+    turned = pairs * torch.polar(torch.ones_like(phase), phase).to(pairs.dtype)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 def alibi(heads: int, queries: int, keys: int, device: torch.device | None = None) -> Tensor:
