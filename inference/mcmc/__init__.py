@@ -46,8 +46,8 @@ def fit(
 
     num_samples: draws a chain, after warm-up. num_chains, num_warmup, num_samples: None chooses many short
     chains where a gradient is cheap, few long ones where it is dear.
-    kernel: "hmc" (jittered), "chees", "nuts", "mams", "nutpie" where it is installed, or "auto"; "gibbs" for a model
-    with blocks whose laws it knows (`HasBlocks`).
+    kernel: "hmc" (jittered), "chees", "nuts", "mams", "nutpie" where it is installed; "gibbs" for a model with blocks
+    whose laws it knows (`HasBlocks`); "auto" is mams where data outnumber many coordinates by far, and hmc elsewhere.
     init: "pathfinder", or "uniform" on (-2, 2) in unconstrained coordinates.
     centred: how a site with a latent scale moves: True as the program writes it, False non-centred, "auto" as is best
     for each of its elements. Its draws are of the program's own sites all the same.

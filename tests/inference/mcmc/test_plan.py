@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from inference import mcmc
-from inference.mcmc.plan import BUDGET, TOGETHER, complete, plan
+from inference.mcmc.plan import DATA, TOGETHER, complete, plan
+from inference.optimum.blocks import BUDGET
 
 OPEN = {
     "seed": 0,
@@ -35,7 +36,7 @@ def forbidden():
         ("target_accept_prob", 1.0, "target_accept_prob must lie between 0 and 1; got 1.0"),
         ("target_accept_prob", float("nan"), "target_accept_prob must lie between 0 and 1; got nan"),
         ("max_tree_depth", 0, "max_tree_depth must be at least 1; got 0"),
-        ("kernel", "NUTS", "no kernel 'NUTS'; there are: auto, hmc, chees, nuts, mams, nutpie"),
+        ("kernel", "NUTS", "no kernel 'NUTS'; there are: auto, hmc, chees, nuts, mams, nutpie, gibbs"),
         ("init", "zero", "init is 'pathfinder' or 'uniform'; got 'zero'"),
         ("centred", "yes", "centred is True, False or 'auto'; got 'yes'"),
         ("compile", "yes", "compile is True, False or 'auto'; got 'yes'"),
@@ -50,8 +51,8 @@ def test_a_bad_option_is_refused_in_one_line(option, value, message):
     assert str(error.value) == message
 
 
-def decided(cost, **options):
-    return complete(plan(**OPEN | options), SimpleNamespace(cost=cost))
+def decided(cost, dim=10, **options):
+    return complete(plan(**OPEN | options), SimpleNamespace(cost=cost, dim=dim))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,13 @@ def test_cheap_gradients_get_many_short_chains(cost, chains, samples, warmup):
     found = decided(cost)
     assert (found.num_chains, found.num_samples, found.num_warmup) == (chains, samples, warmup)
     assert found.kernel == "hmc"
+
+
+def test_many_coordinates_that_data_outnumber_get_steps_of_one_length():
+    assert decided(DATA * 50, dim=50).kernel == "mams"
+    assert decided(DATA * 50 - 1, dim=50).kernel == "hmc", "a posterior that data do not shape alone"
+    assert decided(DATA * 19, dim=19).kernel == "hmc"
+    assert decided(DATA * 50, dim=50, kernel="hmc").kernel == "hmc"
 
 
 def test_what_was_asked_for_is_done():
