@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._mcmc.problems import Arrays, Problem
+from benchmarks._mcmc.problem import Arrays, Problem
 from inference.base import fresh, joint
 from inference.density import Density
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._mcmc.problems import Problem
+from benchmarks._mcmc.problem import Problem
 
 Draw = Callable[[int], tuple[dict[str, np.ndarray], int]]
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from arviz_stats.base import array_stats
 
-from benchmarks._mcmc.problems import Arrays
+from benchmarks._mcmc.problem import Arrays
 
 
 def score(draws: Arrays, divergences: int) -> dict[str, Any]:

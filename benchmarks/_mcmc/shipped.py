@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from benchmarks._mcmc.problems import Arrays, Problem
+from benchmarks._mcmc.problem import Arrays, Problem
 from ppmodels.clustering.gmm import GaussianMixture
 from ppmodels.datasets import old_faithful
 
