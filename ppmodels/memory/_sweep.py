@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-BLOCK = 64  # units whose fields are computed by one product
+BLOCK = 128  # units whose fields are computed by one product
 
 
 def settle(field: Tensor, state: Tensor, levels: tuple[float, float]) -> Tensor:
@@ -79,6 +79,8 @@ def _visit(
         if coin is not None:
             h = -coin[:, k] if threshold is None else h - threshold[:, k]
         new = torch.heaviside(h, bit)
+        if coin is None and torch.equal(new, bit):
+            continue  # cheaper than to add nothing
         drive.addr_(onward, new - bit, alpha=high - low)
         bit.copy_(new)
     state.copy_(low + (high - low) * bits.mT)

@@ -1,6 +1,7 @@
 """Hopfield network: binary units whose symmetric couplings make the stored patterns minima of an energy."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -87,8 +88,8 @@ class Hopfield:
         if update == "synchronous":
             state, period, done = synchronous_sweep(self.weights, self.bias, state, LEVELS[self.units], sweeps)
         else:
-            order = torch.arange(len(self.weights)) if seed is None else self._order(seed)
-            state, period, done = self._one_by_one(state, order, sweeps)
+            visit = self._one_by_one if seed is None else partial(self._shuffled, seed=seed)
+            state, period, done = visit(state, sweeps)
         return Recall(state.reshape(cue.shape), period.reshape(cue.shape[:-1]), done)
 
     def sample(self, state: Tensor, beta: float, sweeps: int, generator: torch.Generator) -> Tensor:
@@ -112,18 +113,21 @@ class Hopfield:
             return self
         return Hopfield(self.weights / 4, self.bias / 2 + self.weights.sum(-1) / 4, "signs")
 
-    def _one_by_one(self, state: Tensor, order: Tensor, sweeps: int) -> tuple[Tensor, Tensor, int]:
-        weights, bias = self.weights[order][:, order], self.bias[order]  # blocks of the sweep are then slices
-        state, moved, done = state[:, order], torch.ones(len(state), dtype=torch.bool), 0
+    def _one_by_one(self, state: Tensor, sweeps: int) -> tuple[Tensor, Tensor, int]:
+        state, moved, done = state.clone(), torch.ones(len(state), dtype=torch.bool), 0
         while done < sweeps and moved.any():
             going, done = state[moved], done + 1
-            changed = sweep(weights, bias, going, LEVELS[self.units])
+            changed = sweep(self.weights, self.bias, going, LEVELS[self.units])
             state[moved] = going
             moved[moved.clone()] = changed
-        return state[:, order.argsort()], (~moved).long(), done
+        return state, (~moved).long(), done
 
-    def _order(self, seed: int) -> Tensor:
-        return torch.randperm(len(self.weights), generator=torch.Generator().manual_seed(seed))
+    def _shuffled(self, state: Tensor, sweeps: int, seed: int) -> tuple[Tensor, Tensor, int]:
+        """The same on the units in a random order, in which blocks of the sweep are slices."""
+        order = torch.randperm(len(self.weights), generator=torch.Generator().manual_seed(seed))
+        network = Hopfield(self.weights[order][:, order], self.bias[order], self.units)
+        state, period, done = network._one_by_one(state[:, order], sweeps)
+        return state[:, order.argsort()], period, done
 
     def _checked(self, state: Tensor) -> Tensor:
         if state.shape[-1:] != self.weights.shape[:1]:

@@ -68,7 +68,7 @@ def test_energy_never_rises_and_a_fixed_point_is_reached_from_1000_starts():
 
 def test_blocked_sweeps_are_the_textbook_loop():
     for seed in range(2):
-        net = network(150, seed)  # three blocks, the last one short
+        net = network(150, seed)  # two blocks, the last one short
         for units in (net, net.as_bits()):
             starts = signs(8, 150, seed=seed)
             starts = starts if units.units == "signs" else (starts + 1) / 2
