@@ -58,8 +58,6 @@ def _shared(plan: Plan, v: Tensor, u: Tensor, processes: int) -> Iterator[tuple[
         v, u = v.to(plan.device), u.to(plan.device)
         yield v, u, lambda numbers: [plan.train(number, v, u) for number in numbers]
         return
-    if plan.device != "cpu":
-        raise ValueError(f"one process drives {plan.device}; workers must be 1, not {processes}")
     with TemporaryDirectory() as folder, Parallel(n_jobs=processes) as parallel:
         shapes = (v.shape[0], v.shape[1]), (u.shape[0], u.shape[1])
         (Path(folder) / "plan").write_bytes(pickle.dumps(plan))

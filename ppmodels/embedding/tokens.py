@@ -35,7 +35,7 @@ def write(text: Sentences, vocabulary: Vocabulary, folder: Path, workers: int = 
     parts = split(text, workers)
     paths = [folder / f"tokens_{i}.int32" for i in range(len(parts))]
     work = (delayed(_write)(part, vocabulary.index, path) for part, path in zip(parts, paths, strict=True))
-    longest = Parallel(n_jobs=workers)(work)
+    longest = Parallel(n_jobs=workers if len(parts) > 1 else 1)(work)
     if max(longest) < 2:  # type: ignore[type-var]
         raise ValueError("no sentence has two words of the vocabulary, so no word stands near another")
     return [path for path in paths if path.stat().st_size]

@@ -29,7 +29,8 @@ class Vocabulary:
         workers: processes that read a `TextFile`, -1 for one a core.
         Raises: ValueError when no word is left.
         """
-        read = Parallel(n_jobs=workers)(delayed(_count)(part) for part in split(text, workers))
+        parts = split(text, workers)
+        read = Parallel(n_jobs=workers if len(parts) > 1 else 1)(delayed(_count)(part) for part in parts)
         counter: Counter[str] = Counter()
         for part in read:
             counter.update(part)

@@ -100,6 +100,8 @@ class Word2Vec:
         Raises: ValueError when no word or no pair is left, or the checkpoint is of another call; ArithmeticError
             when the vectors grow out of all bounds.
         """
+        if device != "cpu" and workers != 1:
+            raise ValueError(f"one process drives {device}; workers must be 1, not {workers}")
         vocabulary = vocabulary or Vocabulary.count(text, self.min_count, self.max_words, workers)
         lr = {"skip-gram": 0.025, "cbow": 0.2}[self.architecture] if lr is None else lr
         usual = {"skip-gram": 256, "cbow": 384}[self.architecture]
