@@ -34,7 +34,7 @@ def draw_capacity(folder: Path, sizes: tuple[int, ...]) -> None:
     axes.plot(fine, [mean_field_overlap(a) for a in fine], color="black", label="mean field, N infinite")
     for units in sizes:
         axes.plot(LOADS, [overlap(units, a, seed=1) for a in LOADS], "o-", ms=4, alpha=0.8, label=f"N = {units}")
-    axes.axvline(critical_load()[0], color="grey", lw=0.8, ls=":")
+    axes.axvline(critical_load()[0], color="grey", lw=0.8, ls=":", label=f"K = {critical_load()[0]:.3f} N")
     axes.set(xlabel="load K / N", ylabel="overlap with the stored pattern", ylim=(0, 1.03))
     axes.legend()
     figure.savefig(folder / "capacity.png", dpi=130)

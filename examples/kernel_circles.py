@@ -28,11 +28,13 @@ def draw_circles(folder: Path) -> float:
     kernel = RBF(0.35)
     components = KernelPCA.fit(x, kernel, 12)
     pictures = {"two circles": x, "PCA": KernelPCA.fit(x, Linear(), 2).scores()}
-    pictures["kernel PCA, components 1 and 2"] = components.scores()
+    pictures["kernel PCA"] = components.scores()
     pictures["pre-images of 12 components"] = components.pre_image(components.scores())
     figure, axes = plt.subplots(2, 2, figsize=(7.5, 7), layout="constrained")
     for cell, (title, points) in zip(axes.flat, pictures.items(), strict=True):
         cell.scatter(points[:, 0], points[:, 1], c=label, cmap="coolwarm", s=8)
+        axis = "component {}" if "PCA" in title else "x, column {}"
+        cell.set(xlabel=axis.format(1), ylabel=axis.format(2), aspect="equal")
         cell.set_title(title, fontsize=10)
     figure.savefig(folder / "circles.png", dpi=130)
     plt.close(figure)
@@ -56,8 +58,9 @@ def draw_bands(folder: Path) -> dict[str, Tensor]:
     axes.fill_between(grid[:, 0], mean - 2 * sd, mean + 2 * sd, alpha=0.25, label="2 sd of the function")
     axes.plot(grid, mean, label="posterior mean")
     axes.plot(grid, (2 * grid).sin(), color="black", lw=0.8, ls="--", label="truth")
-    axes.plot(x, y, ".", color="black")
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=3)
+    axes.plot(x, y, ".", color="black", label="data")
+    axes.set(xlabel="x", ylabel="y")
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4)
     figure.savefig(folder / "bands.png", dpi=130)
     plt.close(figure)
     return scales

@@ -13,6 +13,8 @@ from pydoc_data.topics import topics
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
 from rich.console import Console
 from sklearn.manifold import TSNE
 
@@ -40,6 +42,10 @@ KINDS = {
     "classes": ["class", "classes", "instance", "instances", "metaclass", "base", "attribute"],
     "text": ["string", "strings", "characters", "character", "bytes", "unicode", "prefix", "suffix"],
 }  # fmt: skip
+SIDES = [
+    ((6, 0), "left", "center"), ((-6, 0), "right", "center"), ((0, 6), "center", "bottom"), ((0, -6), "center", "top"),
+    ((5, 5), "left", "bottom"), ((5, -5), "left", "top"), ((-5, 5), "right", "bottom"), ((-5, -5), "right", "top"),
+]  # fmt: skip
 
 
 def manual() -> list[list[str]]:
@@ -50,21 +56,41 @@ def manual() -> list[list[str]]:
 
 def draw_map(folder: Path, spaces: dict[str, WordVectors], kinds: dict[str, list[str]]) -> None:
     """These words on a plane, near ones near (t-SNE by cosine), each kind in its colour."""
-    figure, cells = plt.subplots(1, 2, figsize=(14, 6.5), layout="constrained")
+    figure, cells = plt.subplots(1, 2, figsize=(14, 7), layout="constrained")
+    labels: dict[Axes, list[tuple[str, tuple[float, float], str]]] = {}
     for cell, (name, vectors) in zip(cells, spaces.items(), strict=True):
         words = [(word, kind) for kind, members in kinds.items() for word in members if word in vectors.index]
         unit = torch.stack([vectors.unit[vectors.index[word]] for word, _ in words])
         place = TSNE(perplexity=8, metric="cosine", init="random", random_state=3).fit_transform(unit.numpy())
         for number, kind in enumerate(kinds):
-            rows = [i for i, (_, own) in enumerate(words) if own == kind]
-            cell.scatter(*place[rows].T, s=14, color=f"C{number}", label=kind)
-            for i in rows:
-                cell.annotate(words[i][0], place[i], (4, 2), textcoords="offset points", color=f"C{number}", fontsize=9)
+            cell.scatter(*place[[own == kind for _, own in words]].T, s=14, color=f"C{number}", label=kind)
         cell.set(title=name, xticks=[], yticks=[])
-        cell.margins(x=0.12)
-    cells[0].legend(fontsize=8)
+        cell.margins(x=0.14)
+        colors = {kind: f"C{number}" for number, kind in enumerate(kinds)}
+        labels[cell] = [(word, tuple(xy), colors[kind]) for (word, kind), xy in zip(words, place, strict=True)]
+    figure.legend(*cells[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds), fontsize=9)
+    figure.draw_without_rendering()  # now it is known where the points are
+    for cell, words in labels.items():
+        write_words(cell, words)
     figure.savefig(folder / "word_map.png", dpi=120)
     plt.close(figure)
+
+
+def write_words(cell: Axes, words: list[tuple[str, tuple[float, float], str]]) -> None:
+    """Each word beside its point, on the side where it covers least, the right one if it may choose."""
+    spots = [cell.transData.transform(place) for _, place, _ in words]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in spots]
+    for word, place, color in words:
+        texts = [
+            cell.annotate(word, place, step, textcoords="offset points", ha=ha, va=va, color=color, fontsize=9)
+            for step, ha, va in SIDES
+        ]
+        boxes = [text.get_window_extent() for text in texts]
+        covered = [box.count_overlaps(taken) + 9 * (box.x1 > cell.bbox.x1 or box.x0 < cell.bbox.x0) for box in boxes]
+        best = covered.index(min(covered))
+        taken.append(boxes[best])
+        for text in texts[:best] + texts[best + 1 :]:
+            text.remove()
 
 
 def draw_loss(folder: Path, found: Embedding) -> None:
@@ -98,4 +124,4 @@ def main(text: str | None = None, folder: str | Path = "runs/word_map", epochs: 
 
 # %%
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else None)
