@@ -7,6 +7,7 @@ from ppmodels.diffusion import solvers
 from ppmodels.diffusion._multistep import adams_bashforth, exponential
 from ppmodels.diffusion.ddim import ddim
 from ppmodels.diffusion.distance import sliced_wasserstein
+from ppmodels.diffusion.mixture import NoisedMixture
 from ppmodels.diffusion.parametrisation import Denoiser
 from ppmodels.diffusion.schedule import edm, linear
 
@@ -92,30 +93,59 @@ def test_exponential_weights():
         assert told == pytest.approx(truth, rel=1e-8)
 
 
-def test_fewer_evaluations_for_the_same_quality(ring):
-    """DPM-Solver++ and PNDM at 20 evaluations are nearer to the mixture than DDIM at 100; Heun at 25.
+def normals(count, seed):
+    """Quasi-random normals make the distance sharp: two such samples of the mixture are 0.005 apart."""
+    engine = torch.quasirandom.SobolEngine(2, scramble=True, seed=seed)
+    return torch.special.ndtri(engine.draw(count, dtype=torch.float64).clamp(1e-9, 1 - 1e-9))
 
-    Quasi-random normals make the distance sharp: two such samples of the mixture are 0.005 apart.
-    """
 
-    def normals(count, seed):
-        engine = torch.quasirandom.SobolEngine(2, scramble=True, seed=seed)
-        return torch.special.ndtri(engine.draw(count, dtype=torch.float64).clamp(1e-9, 1 - 1e-9))
+def distances(world, scale):
+    """How far 4096 draws of a sampler from the flow's own noise are from the mixture, and two samples of it apart."""
 
     def mixture(seed):
-        return torch.cat([loc + 0.25 * normals(512, seed + k) for k, loc in enumerate(ring.loc)])
+        size = 4096 // len(world.loc)
+        return torch.cat([loc + scale * normals(size, seed + k) for k, loc in enumerate(world.loc)])
 
-    def distance(drawn):
-        return float(sliced_wasserstein(drawn, mixture(50), generator=torch.Generator().manual_seed(0)))
+    truth = mixture(50)
 
-    denoiser, x = Denoiser(ring.network(SCHEDULE), SCHEDULE), normals(4096, 7)
-    fifty, hundred = (distance(ddim(denoiser, x, num_inference_steps=steps)) for steps in (50, 100))
-    assert 0.003 < distance(mixture(80)) < 0.006
-    assert distance(solvers.dpmpp_2m(denoiser, x, num_inference_steps=20)) < hundred < 0.015
-    assert distance(solvers.pndm(denoiser, x, num_inference_steps=20)) < hundred
-    assert distance(solvers.dpmpp_3m(denoiser, x, num_inference_steps=20)) < 1.1 * hundred
-    assert distance(solvers.heun(denoiser, x, num_inference_steps=13)) < hundred
-    assert distance(solvers.heun(denoiser, x, num_inference_steps=10)) < fifty
+    def of(drawn):
+        return float(sliced_wasserstein(drawn, truth, generator=torch.Generator().manual_seed(0)))
+
+    denoiser, x = Denoiser(world.network(SCHEDULE), SCHEDULE), normals(4096, 7)
+    return lambda sampler, steps: of(sampler(denoiser, x, num_inference_steps=steps)), of(mixture(80))
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Four clusters of sd 0.3 at random places: the spacing of levels was not chosen on it."""
+    loc = 1.5 * torch.randn(4, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return distances(NoisedMixture.isotropic(loc, 0.3), 0.3)
+
+
+def test_fewer_evaluations_for_the_same_quality(ring):
+    """DPM-Solver++ and PNDM at 20 evaluations are nearer to the mixture than DDIM at 100; Heun at 25."""
+    distance, apart = distances(ring, 0.25)
+    fifty, hundred = distance(ddim, 50), distance(ddim, 100)
+    assert 0.003 < apart < 0.006
+    assert distance(solvers.dpmpp_2m, 20) < hundred < 0.015
+    assert distance(solvers.pndm, 20) < hundred
+    assert distance(solvers.dpmpp_3m, 20) < 1.1 * hundred
+    assert distance(solvers.heun, 13) < hundred
+    assert distance(solvers.heun, 10) < fifty
+
+
+def test_and_on_a_mixture_that_the_spacing_was_not_chosen_on(blobs):
+    distance, apart = blobs
+    fifty, hundred = distance(ddim, 50), distance(ddim, 100)
+    assert 0.003 < apart < 0.006
+    assert distance(solvers.dpmpp_2m, 20) < hundred
+    assert distance(solvers.heun, 10) < fifty
+
+
+@pytest.mark.xfail(strict=True, reason="a second-order rule in ten steps: 0.040 where DDIM's hundred reach 0.024")
+def test_heun_at_19_evaluations_is_as_good_as_ddim_at_100(blobs):
+    distance, _ = blobs
+    assert distance(solvers.heun, 10) <= distance(ddim, 100)
 
 
 def test_evaluations_are_what_is_told(ring, seeded):
