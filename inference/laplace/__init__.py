@@ -80,7 +80,7 @@ def fit(
         def evidence(model: Any, at: Mode) -> float:
             return at.under(model).log_evidence(structure, model, subnetwork)
 
-        own, mode, rounds = tune(own, tuned, climb, evidence) if tuned else (own, climb(own), 0)
+        own, mode, rounds, settled = tune(own, tuned, climb, evidence) if tuned else (own, climb(own), 0, True)
         gaussian = mode.around(structure, own, subnetwork)
         straight = structure != "full" and isinstance(own, HasNetwork) if linearise is None else linearise
         if straight and not isinstance(own, HasNetwork):
@@ -89,6 +89,8 @@ def fit(
         x = mode.x + gaussian.draw(z)
         draws = {name: value[None] for name, value in mode.density.constrain(x).items()}
         converged, message = summit.report(mode.density, mode.top, tol)
+        if not settled:
+            converged, message = False, f"after {rounds} rounds the evidence is not at its maximum; {message}"
         info = {"seed": seed, "converged": converged, "message": message, "structure": structure, "tol": tol}
         stats, seen = ({}, {}) if straight or gaussian.free < len(mode.x) else _weighed(mode, gaussian, x, z)
         info |= seen | {"message": _message(message, seen)}
@@ -123,8 +125,11 @@ class Mode:
     def moved(self, model: Any, structure: str, size: int | None, generator: torch.Generator, options: Any) -> "Mode":
         """Return the mode under other hyperparameters that one climb from here reaches."""
         here = self.under(model)
-        gaussian = here.around(structure, model, size)
-        stretch = gaussian.draw if gaussian.free == len(self.x) else None
+        try:
+            gaussian = here.around(structure, model, size)
+            stretch = gaussian.draw if gaussian.free == len(self.x) else None
+        except Unsupported:  # here it is no maximum yet
+            stretch = None
         return Mode(here.density, summit.find(here.density, generator, start=self.x[None], stretch=stretch, **options))
 
     def around(self, structure: str, model: Any, size: int | None) -> Gaussian:

@@ -16,45 +16,61 @@ CARE = 1e-11  # relative gain at which the evidence's climb ends in the last rou
 NOWHERE = 1e12  # minus the evidence where there is no Gaussian
 FACTOR = 100.0  # a hyperparameter moves in one round by at most this factor
 
-Evidence = Callable[[Any], float]
+SHARES = (1.0, 0.5, 0.25)  # of a round's step that are tried
+FALL = 1.0  # nats below the best evidence that a step may lead: at MacKay's fixed point it is not quite stationary
+
+Climb = Callable[[Any, Any], Any]
+Evidence = Callable[[Any, Any], float]
 
 
-def tune(
-    model: Any, fields: tuple[str, ...], climb: Callable[[Any, Any], Any], evidence: Callable[[Any, Any], float]
-) -> tuple[Any, Any, int]:
-    """Return the model with fields at the evidence's maximum, the mode there, and the rounds taken.
+def tune(model: Any, fields: tuple[str, ...], climb: Climb, evidence: Evidence) -> tuple[Any, Any, int, bool]:
+    """Return the model with fields at the evidence's maximum, the mode there, the rounds taken, and did they settle.
 
     In turn the mode is found under the present fields, and the evidence raised at that mode. At the end its slope
     in the fields, the mode held, is zero: exactly the evidence's maximum where the Hessian does not depend on the
-    mode, as in linear models, and MacKay's fixed point elsewhere.
+    mode, as in linear models, and MacKay's fixed point elsewhere. Where rounds lead to less evidence, they end.
 
     climb: model, and the mode to go on from or None -> its mode. evidence: model and mode -> log evidence by the
         Hessian there.
     Raises: Unsupported when a field is not a positive number, or several.
     Source: MacKay (1992), Neural Computation 4, 415-447, section 4; Bishop (2006), section 3.5.
     """
-    start, before = _read(model, fields), []
-    mode, rounds, far = climb(model, None), 0, 1.0
+    start, before, far, settled, rounds = _read(model, fields), [], 1.0, False, 0
+    mode = climb(model, None)
+    top = _value(evidence, model, mode)
     for rounds in range(1, ROUNDS + 1):  # noqa: B007
 
         def missed(logs: np.ndarray, mode: Any = mode) -> float:
-            try:
-                value = evidence(_write(model, fields, logs), mode)
-            except Unsupported:
-                return NOWHERE  # not a maximum under these fields
-            return -value if math.isfinite(value) else NOWHERE
+            return -_value(evidence, _write(model, fields, logs), mode)
 
         near = [(v - math.log(FACTOR), v + math.log(FACTOR)) for v in start]
         care = max(CARE, 1e-5 * far**2)  # no more than a mode that will still move is worth
         best = minimize(missed, start, method="L-BFGS-B", bounds=near, options={"ftol": care, "eps": 1e-6})
         far = float(np.abs(best.x - start).max())
         before = [*before[-len(start) :], (best.x, best.x - start)]
-        done = far < AGREE
-        start = best.x if done else _extrapolate(before)
-        mode = climb(_write(model, fields, start), mode)
-        if done:
+        settled = far < AGREE
+        goal = best.x if settled else _extrapolate(before)
+        for share in SHARES:
+            logs = start + share * (goal - start)
+            moved = climb(_write(model, fields, logs), mode)
+            value = _value(evidence, _write(model, fields, logs), moved)
+            if value > top - FALL:
+                break
+        else:
             break
-    return _write(model, fields, start), mode, rounds
+        start, mode, top = logs, moved, max(top, value)
+        if settled:
+            break
+    return _write(model, fields, start), mode, rounds, settled
+
+
+def _value(evidence: Evidence, model: Any, mode: Any) -> float:
+    """The evidence, and next to nothing where there is no Gaussian."""
+    try:
+        value = evidence(model, mode)
+    except Unsupported:
+        return -NOWHERE  # not a maximum under these fields
+    return value if math.isfinite(value) else -NOWHERE
 
 
 def _extrapolate(rounds: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
