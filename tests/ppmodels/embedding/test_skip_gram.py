@@ -14,7 +14,8 @@ def test_the_posterior_of_two_words_is_that_of_quadrature():
     centre = torch.tensor([0] * 10 + [1] * 6)
     context = torch.tensor([0] * 8 + [1] * 2 + [0] * 1 + [1] * 5)
     model = SkipGram(words=2, dim=1)
-    fit = mcmc.fit(model, Data.of(model, centre=centre, context=context), seed=0, num_chains=64, num_samples=150)
+    data = Data.of(model, centre=centre, context=context)
+    fit = mcmc.fit(model, data, seed=0, num_chains=64, num_samples=150, compile=False)
     draws = model.predictive(fit.draws["v"], fit.draws["u"])[..., 0]  # p(0 | i), (64, 150, 2)
     grid = torch.linspace(-6, 6, 601, dtype=torch.float64)
     d = grid * 2**0.5

@@ -8,6 +8,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_config
 
 from ppmodels.embedding import text as reading
 from ppmodels.embedding.text import TextFile
@@ -71,7 +72,8 @@ def test_a_vocabulary_is_ordered_by_count_and_then_by_alphabet(tmp_path):
     assert Vocabulary.count([["b", "a", "c"], ["b", "a"], ["b"]], 2).words == ("b", "a")
     assert Vocabulary.count([["z", "a"]], 1, max_words=1).words == ("a",)
     path = file_of(tmp_path, lines=[f"w{i % 7} w{i % 3} x" for i in range(200)])
-    one, many = (Vocabulary.count(TextFile(path), 5, workers=n) for n in (1, 2))
+    with parallel_config(backend="threading"):  # processes take seconds to start
+        one, many = (Vocabulary.count(TextFile(path), 5, workers=n) for n in (1, 2))
     assert one.words == many.words
     assert torch.equal(one.counts, many.counts)
 

@@ -31,7 +31,7 @@ def weights(phi, y):
 def test_hmc_means_are_kernel_ridge_regression():
     x, y = problem()
     phi, new = quadratic_features(x), quadratic_features(x[:5] + 0.3)
-    fit = mcmc.fit(weights, phi, y, kernel="hmc", seed=0, num_chains=64, num_samples=100)
+    fit = mcmc.fit(weights, phi, y, kernel="hmc", seed=0, num_chains=64, num_samples=100, compile=False)
     by_chain = fit.draws["w"].mean(1)  # (64, 6); chains are independent
     error = by_chain.std(0) / 8
     assert error.max() < 0.02
@@ -45,7 +45,7 @@ def test_hmc_means_are_kernel_ridge_regression():
 def test_svi_means_are_kernel_ridge_regression():
     x, y = problem()
     phi = quadratic_features(x)
-    fit = svi.fit(weights, phi, y, guide="full-rank", seed=0, num_steps=3000, num_samples=4000)
+    fit = svi.fit(weights, phi, y, guide="full-rank", seed=0, num_steps=3000, num_samples=4000, compile=False)
     draws = fit.draws["w"][0]
     sd = (PENALTY * torch.linalg.inv(phi.mT @ phi + PENALTY * torch.eye(6))).diagonal().sqrt()
     gap = (draws.mean(0) - primal_ridge(phi, y, PENALTY)) / sd
