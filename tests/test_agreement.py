@@ -9,7 +9,6 @@ from inference.predict import simulate
 from ppmodels.kernels.gp import GaussianProcess
 from ppmodels.memory.boltzmann import BoltzmannMachine
 from ppmodels.regression.linear import LinearRegression
-from tests.inference.posteriors import NAMES, posterior
 
 
 def moments(fit):
@@ -116,19 +115,3 @@ def test_a_heavy_tail_is_reached_by_nuts_and_noticed_by_laplace():
     near = laplace.fit(model, data, seed=1, num_samples=10_000)
     assert near.info["khat"] > 0.5
     assert float(moments(near)["lengthscale"][1] / truth["lengthscale"][1]) < 0.6
-
-
-SLOW = [pytest.param(name, marks=() if name == "eight_schools" else pytest.mark.slow) for name in NAMES]
-
-
-@pytest.mark.parametrize("name", SLOW)
-def test_plain_programs_reach_their_reference_posteriors(name):
-    """The default settings, on programs and long reference runs that others wrote."""
-    program, data, reference = posterior(name)
-    fit = mcmc.fit(program, data, seed=1)
-    assert summary(fit)["r_hat"].max() < 1.01
-    for site, known in reference.items():
-        mean, sd = (torch.as_tensor(known[moment], dtype=torch.float64) for moment in ("mean", "sd"))
-        assert (((fit.draws[site].mean((0, 1)) - mean) / sd).abs() < 0.06).all(), site
-        ratio = fit.draws[site].flatten(0, 1).std(0) / sd
-        assert ((ratio > 0.93) & (ratio < 1.07)).all(), site

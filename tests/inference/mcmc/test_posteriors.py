@@ -9,7 +9,7 @@ import torch
 
 from inference import mcmc
 from inference.mcmc import run
-from tests.inference.posteriors import posterior
+from tests.inference.posteriors import NAMES, posterior
 
 BASIS = torch.linalg.qr(torch.randn(10, 10, generator=torch.Generator().manual_seed(9), dtype=torch.float64)).Q
 COVARIANCE = BASIS * torch.logspace(-2, 2, 10, dtype=torch.float64) @ BASIS.mT  # of condition 1e4
@@ -106,13 +106,16 @@ def test_a_funnel_as_written_is_warned_of_with_the_way_out(monkeypatch):
     assert any("where 'v'" in s and "write 'x' non-centred" in s for s in found), found
 
 
-REFERENCE = ("eight_schools", "kidiq", "low_dim_gauss_mix", "arK", "gp_regr")
+REFERENCE = [
+    pytest.param(name, seed, marks=() if (name, seed) == ("eight_schools", 0) else pytest.mark.slow)
+    for name in NAMES
+    for seed in range(2)
+]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("name", REFERENCE)
+@pytest.mark.parametrize(("name", "seed"), REFERENCE)
 def test_reference_posteriors_at_default_settings(name, seed):
+    """Plain programs and long reference runs that others wrote."""
     program, data, reference = posterior(name)
     fit = mcmc.fit(program, data, seed=seed)
     judged = 0
