@@ -4,7 +4,7 @@
 # The words of spikes and silence that 15 cells speak in a bin: how much of their structure is in the rates, how
 # much in pairs, and how much is left? The pairwise maximum-entropy model answers exactly, over all 2^15 words, and
 # a posterior says which couplings are there. With the recording of maxent_toolbox (MIT) in the folder that
-# `RECORDINGS` names, it is that; without, cells are simulated.
+# `SHARED` names, it is that; without, cells are simulated.
 
 # %%
 import math
@@ -25,8 +25,8 @@ from ppmodels.population.maximum_entropy import PairwiseMaximumEntropy
 
 def spikes() -> tuple[Tensor, str]:
     """Return words (B, 15) of 0 and 1, and where they are from."""
-    here = Path(__file__).resolve().parents[2] / "shared" / "data"
-    file = Path(os.environ.get("RECORDINGS", here)) / "maxent_toolbox" / "example15.mat"
+    here = Path(__file__).resolve().parents[2] / "shared"
+    file = Path(os.environ.get("SHARED", here), "data", "maxent_toolbox", "example15.mat")
     if file.exists():
         with h5py.File(file) as recording:
             return torch.tensor(recording["spikes15"][:]).double(), "recorded"

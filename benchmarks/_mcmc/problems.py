@@ -19,8 +19,8 @@ def names() -> list[str]:
 
 
 def folder() -> Path | None:
-    """Where real posteriors with reference draws lie, if they do: the environment says POSTERIORS=FOLDER."""
-    place = Path(os.environ.get("POSTERIORS", Path(__file__).resolve().parents[3] / "shared" / "posteriors"))
+    """Where real posteriors with reference draws lie, if they do: `shared` beside the project, or SHARED=FOLDER."""
+    place = Path(os.environ.get("SHARED", Path(__file__).resolve().parents[3] / "shared"), "posteriors")
     return place if place.is_dir() else None
 
 
@@ -37,7 +37,7 @@ def _real(name: str) -> Problem:
     import torch
 
     root = folder()
-    assert root is not None, "set POSTERIORS to the folder of real posteriors"
+    assert root is not None, "set SHARED to the folder with the folder of real posteriors"
     spec = importlib.util.spec_from_file_location("models_pyro", root / "models_pyro.py")
     assert spec is not None
     assert spec.loader is not None

@@ -2,26 +2,17 @@
 
 import importlib.util
 import json
-import os
-from pathlib import Path
 
-import pytest
 import torch
+
+from tests.shared import shared
 
 NAMES = ("eight_schools", "kidiq", "low_dim_gauss_mix", "arK", "gp_regr")
 
 
-def folder():
-    here = Path(__file__).resolve().parents[3] / "shared" / "posteriors"
-    place = Path(os.environ.get("POSTERIORS", here))
-    return place if place.is_dir() else None
-
-
 def posterior(name):
     """Return (program, data, reference) or skip."""
-    root = folder()
-    if root is None:
-        pytest.skip("the folder of reference posteriors is not here; set POSTERIORS to it")
+    root = shared("posteriors")
     spec = importlib.util.spec_from_file_location("models_pyro", root / "models_pyro.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,7 +1,5 @@
 """No-U-Turn trees against a recursive reference, chain by chain, and where they end."""
 
-import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import pyro
@@ -153,28 +151,3 @@ def test_divergences_of_a_funnel_are_flagged():
     assert after.log_prob.isfinite().all()
     assert (found["energy_error"] < 1000).all()  # of the draw, which is never the divergent leaf
     assert (found["n_steps"][bad] < 2**6 - 1).all()
-
-
-def folder():
-    return Path(os.environ.get("POSTERIORS", "missing"))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not folder().exists(), reason="POSTERIORS names no folder of posteriors with reference draws")
-@pytest.mark.parametrize("kernel", ["nuts", "hmc", "chees", "mams"])
-@pytest.mark.parametrize("name", ["eight_schools", "kidiq", "low_dim_gauss_mix", "arK", "gp_regr"])
-def test_reference_posteriors_with_four_chains(name, kernel):
-    import importlib.util
-    import json
-
-    spec = importlib.util.spec_from_file_location("models_pyro", folder() / "models_pyro.py")
-    models = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(models)
-    data = json.loads((folder() / "data" / f"{name}.json").read_text())
-    data = {k: torch.tensor(v, dtype=torch.float64) if isinstance(v, list) else v for k, v in data.items()}
-    reference = json.loads((folder() / "reference" / f"{name}.json").read_text())["parameters"]
-    fit = mcmc.fit(getattr(models, name), data, kernel=kernel, num_chains=4, num_samples=4000, seed=1)
-    for site, known in reference.items():
-        x, mean, sd = fit.draws[site].flatten(0, 1), torch.tensor(known["mean"]), torch.tensor(known["sd"])
-        assert ((x.mean(0) - mean).abs() / sd).max() < 0.06
-        assert (x.std(0) / sd - 1).abs().max() < 0.07

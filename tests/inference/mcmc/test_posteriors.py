@@ -130,6 +130,17 @@ def test_reference_posteriors_at_default_settings(name, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["nuts", "hmc", "chees", "mams"])
+@pytest.mark.parametrize("name", NAMES)
+def test_reference_posteriors_by_four_chains_of_any_kernel(name, kernel):
+    program, data, reference = posterior(name)
+    fit = mcmc.fit(program, data, kernel=kernel, num_chains=4, num_samples=4000, seed=1)
+    for site, truth in reference.items():
+        mean, sd = (torch.tensor(truth[key], dtype=torch.float64) for key in ("mean", "sd"))
+        assert_moments(fit.draws[site], mean, sd)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["nuts", "hmc", "chees", "mams"])
 def test_eight_schools_is_right_from_any_seed_by_any_kernel(kernel):
     program, data, reference = posterior("eight_schools")
     for seed in range(20 if kernel == "nuts" else 4):

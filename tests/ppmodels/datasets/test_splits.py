@@ -1,15 +1,13 @@
 """Folders of published splits: read, scaled by the training rows alone, and refused where they cannot be."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ppmodels.datasets.splits import Splits
-
-UCI = Path(__file__).resolve().parents[4] / "shared" / "data" / "uci"
+from tests.shared import shared
 
 
 @pytest.fixture
@@ -79,10 +77,9 @@ def test_what_is_missing_is_named(folder, tmp_path):
         Splits.read(tmp_path / "nowhere")
 
 
-@pytest.mark.skipif(not UCI.is_dir(), reason="the folder of published splits is not here")
 @pytest.mark.parametrize(("name", "shape"), [("yacht", (308, 6)), ("energy", (768, 8)), ("concrete", (1030, 8))])
 def test_the_published_folders_are_read(name, shape):
-    splits = Splits.read(UCI / name)
+    splits = Splits.read(shared("data", "uci", name))
     assert splits.shape[0] == shape[0]
     assert len(splits) == 20
     split = splits[19]

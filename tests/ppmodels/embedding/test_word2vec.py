@@ -2,7 +2,6 @@
 
 import math
 import random
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,8 @@ from ppmodels.embedding.text import TextFile
 from ppmodels.embedding.vectors import WordVectors
 from ppmodels.embedding.vocabulary import Vocabulary
 from ppmodels.embedding.word2vec import Word2Vec
+from tests.shared import shared
 
-SHAKESPEARE = Path(__file__).parents[4] / "shared" / "data" / "tinyshakespeare" / "input.txt"
 WORDS = {
     "king": ("he", "royal"), "queen": ("she", "royal"), "prince": ("he", "royal", "young"),
     "princess": ("she", "royal", "young"), "man": ("he",), "woman": ("she",), "boy": ("he", "young"),
@@ -118,10 +117,9 @@ def test_a_vocabulary_can_be_given():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHAKESPEARE.exists(), reason="the text is not there")
 @pytest.mark.parametrize("architecture", ["skip-gram", "cbow"])
 def test_words_of_a_kind_are_near_in_shakespeare(architecture):
-    text = TextFile(SHAKESPEARE, pattern=r"[a-z']+", lower=True)
+    text = TextFile(shared("data", "tinyshakespeare", "input.txt"), pattern=r"[a-z']+", lower=True)
     vectors: WordVectors = Word2Vec(architecture=architecture).fit(text, epochs=10).vectors
     alike = [("king", "queen"), ("father", "mother"), ("brother", "sister"), ("lord", "lady"), ("hand", "foot")]
     apart = [("king", "foot"), ("father", "sweet"), ("brother", "hand"), ("lord", "water"), ("mother", "night")]

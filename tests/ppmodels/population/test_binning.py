@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ppmodels.population.binning import Counts, bin_spikes
 from ppmodels.population.glm import CoupledGLM
 from ppmodels.population.loading import epochs_of, spike_times
-from tests.ppmodels.population.recordings import folder
+from tests.shared import shared
 
 
 @given(st.integers(1, 40), st.sampled_from([0.001, 0.005, 0.01, 0.1, 1 / 120]), st.integers(0, 10**6))
@@ -149,7 +149,7 @@ def test_pynapple_groups_and_epochs_are_read():
 @pytest.mark.filterwarnings("ignore")
 def test_an_nwb_file_is_read_whole():
     pytest.importorskip("pynwb")
-    path = folder("pynapple_nwb") / "A8604-211122.nwb"
+    path = shared("data", "pynapple_nwb", "A8604-211122.nwb")
     times = spike_times(path)
     assert len(times) == 3
     assert sum(map(len, times.values())) == 21354

@@ -1,7 +1,6 @@
 """Pairwise maximum entropy: moments, gradients three ways, entropies in their order, a recording of 15 cells."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +12,10 @@ from ppmodels.base import Data
 from ppmodels.population._word_fit import WordMoments, independent, law_of, pseudo
 from ppmodels.population.ising import Ising
 from ppmodels.population.maximum_entropy import PairwiseMaximumEntropy, features, words
+from tests.shared import shared
 
 F64 = torch.float64
 HALVES_SD = 0.005  # bits, by which divergences of random halves of 20,000 words differ
-RECORDING = Path(__file__).resolve().parents[4] / "shared" / "data" / "maxent_toolbox" / "example15.mat"
 
 
 def law(neurons=6, seed=0):
@@ -115,9 +114,7 @@ def test_a_count_of_two_is_no_word():
 def halves():
     """Of 40,000 recorded words, three random halves to fit, and bits: entropies, and divergences from the other."""
     h5py = pytest.importorskip("h5py")
-    if not RECORDING.exists():
-        pytest.skip("the recording is not here")
-    with h5py.File(RECORDING) as file:
+    with h5py.File(shared("data", "maxent_toolbox", "example15.mat")) as file:
         spikes = torch.tensor(file["spikes15"][:]).to(F64)  # (40000, 15)
     return [_of_half(spikes[torch.tensor(np.random.default_rng(k).permutation(40_000))]) for k in range(3)]
 

@@ -15,7 +15,7 @@ from ppmodels.population.cross_validation import cross_validate, expected
 from ppmodels.population.glm import CoupledGLM
 from ppmodels.population.scores import score
 from ppmodels.population.time_rescaling import time_rescaling
-from tests.ppmodels.population.recordings import folder
+from tests.shared import shared
 
 FLAT = {"scale": 1e6, "spread": 1e6, "rate": 1.0}
 ALONE = {"history": (0, 0.0), "coupling": (0, 0.0), "stimulus": (0, 0.0)}
@@ -23,7 +23,7 @@ ALONE = {"history": (0, 0.0), "coupling": (0, 0.0), "stimulus": (0, 0.0)}
 
 def place_cell(columns):
     """Model and data: counts in 1 ms bins, and position in metres, its square and the direction of running."""
-    file = scipy.io.loadmat(folder("kramer_eden_case_studies") / "spikes-1.mat")
+    file = scipy.io.loadmat(shared("data", "kramer_eden_case_studies") / "spikes-1.mat")
     time, x = file["t"].ravel(), file["X"].ravel()
     counts = bin_spikes({"place": file["spiketimes"].ravel()}, 0.001, [(time[0] - 0.0005, time[-1] + 0.0005)])
     assert int(counts.totals) == 220
@@ -90,7 +90,7 @@ def test_the_posterior_under_flat_priors_has_the_mle_for_its_mean():
 
 def subthalamic(history=0, by_movement=False):
     """50 trials of 2 s in 1 ms bins, the second half of each moving, to the left or to the right."""
-    file = scipy.io.loadmat(folder("kramer_eden_case_studies") / "10_spikes-1.mat")
+    file = scipy.io.loadmat(shared("data", "kramer_eden_case_studies") / "10_spikes-1.mat")
     counts = torch.as_tensor(file["train"].astype(float))[..., None]  # (50, 2000, 1)
     moving = torch.as_tensor((file["t"].ravel() >= 0).astype(float)).expand(50, 2000)
     direction = torch.as_tensor(file["direction"].astype(float)).expand(50, 2000)

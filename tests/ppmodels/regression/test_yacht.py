@@ -1,23 +1,18 @@
 """Yacht on its published splits: full-batch HMC over chains in lockstep, beside a Gaussian process."""
 
-from pathlib import Path
-
 import pytest
 
 from inference import mcmc
 from inference.outcomes import log_predictive, outcomes
 from ppmodels.datasets.splits import Splits
 from ppmodels.regression.bnn import BayesianNeuralNetwork
-
-FOLDER = Path(__file__).resolve().parents[4] / "shared" / "data" / "uci" / "yacht"
-needs = pytest.mark.skipif(not FOLDER.is_dir(), reason="the folder of published splits is not here")
+from tests.shared import shared
 
 
-@needs
 @pytest.mark.slow
 def test_hmc_predicts_the_first_five_splits():
     """Test log likelihood above -0.5 on average; Monte Carlo dropout is published at -1.25, a GP near -0.3."""
-    splits, scores, errors = Splits.read(FOLDER), [], []
+    splits, scores, errors = Splits.read(shared("data", "uci", "yacht")), [], []
     model = BayesianNeuralNetwork(features=6, hidden=(50,), scale=(6**0.5, 1.0))
     for k in range(5):
         split = splits[k]
