@@ -16,16 +16,8 @@ from ppmodels.sequence._autoregressive import Autoregressive
 from ppmodels.sequence._readout import Readout
 from ppmodels.sequence.autoregressive import AutoregressiveSequence
 
+pytestmark = pytest.mark.usefixtures("double_precision")
 KINDS = ("s4d", "s4", "transformer")
-
-
-@pytest.fixture(autouse=True)
-def double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
 
 
 def law_of(model, scale=2.0, noise=0.5):

@@ -9,14 +9,7 @@ from inference import laplace, mcmc, svi
 from ppmodels.base import Data
 from ppmodels.sequence.sequence_regression import SequenceRegression
 
-
-@pytest.fixture(autouse=True)
-def double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 @pytest.mark.parametrize(("kind", "pool"), [("s4d", "none"), ("s4", "last"), ("transformer", "mean")])
@@ -47,7 +40,7 @@ def test_the_last_layer_by_laplace_is_the_conjugate_one(kind, pool):
 
 
 def test_classes_of_whole_sequences():
-    """Slow or fast waves in noise: `svi` learns the network, the predictive of new ones is right and unsure of noise."""
+    """Slow or fast waves in noise: `svi` learns the network, and the predictive of new, longer ones is right."""
 
     def waves(rows, times):
         y, t = torch.randint(2, (rows,)), torch.arange(times) / 4
