@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -69,6 +70,22 @@ def profile(fit: Fit, site: str, index: tuple[int, ...] = (), level: float = 0.9
         ends = [peak.end(place, side * sd, fall) for side in (-1, 1)]
         values = [float(peak.density.constrain(x[None])[site][(0, *index)]) for x in ends]
         return min(values), max(values)
+
+
+def curve(
+    fit: Fit, site: str, index: tuple[int, ...] = (), num_points: int = 41, reach: float = 3.0
+) -> tuple[Tensor, Tensor]:
+    """Return values of one number of a site to `reach` sds on both sides, and how far the profile has fallen, (T,)."""
+    with _Peak.of(fit) as peak:
+        place, top = peak.place(site, index), float(peak.density.log_prob(peak.x).detach())
+        sd = float(peak.covariance("observed")[place, place].sqrt())
+        steps, points, falls = torch.linspace(-reach, reach, num_points), [], []
+        for step in steps.tolist():
+            value, x = peak.held(place, step * sd)
+            points.append(x)
+            falls.append(max(top - value, 0.0))
+        values = peak.density.constrain(torch.stack(points))[site][(slice(None), *index)]
+        return values, torch.tensor(falls).to(values)
 
 
 @dataclass
@@ -175,14 +192,9 @@ class _Peak:
 
     def end(self, place: int, step: float, fall: float) -> Tensor:
         """Return the point at which the profile along a coordinate has fallen so far, on one side."""
-        batched = self.density.batched(1, calls=500, compile=False)
-        top, others = float(self.density.log_prob(self.x).detach()), torch.arange(len(self.x)) != place
-        near, far, x = 0.0, math.inf, self.x.clone()
-        reach = 1.0
+        top, near, far, reach, x = float(self.density.log_prob(self.x).detach()), 0.0, math.inf, 1.0, self.x
         for _ in range(60):
-            x = x.clone()
-            x[place] = self.x[place] + reach * step
-            value, x = self._best(batched, x, others)
+            value, x = self.held(place, reach * step, x)
             near, far = (reach, far) if top - value < fall else (near, reach)
             if reach > REACH:
                 raise Unsupported("the profile does not fall far enough on one side: the data leave it open")
@@ -191,10 +203,18 @@ class _Peak:
             reach = 2 * reach if far == math.inf else (near + far) / 2
         return x
 
-    def _best(self, batched: Any, x: Tensor, others: Tensor) -> tuple[float, Tensor]:
-        """The highest value with one coordinate held, and where."""
+    @cached_property
+    def _fast(self) -> Any:
+        """Value and gradient at one point."""
+        return self.density.batched(1, compile=False)
 
-        def held(free: Tensor) -> tuple[Tensor, Tensor]:
+    def held(self, place: int, step: float, begin: Tensor | None = None) -> tuple[float, Tensor]:
+        """Return the highest value with one coordinate so far from the peak's, and where it is."""
+        others, batched = torch.arange(len(self.x)) != place, self._fast
+        x = (self.x if begin is None else begin).clone()
+        x[place] = self.x[place] + step
+
+        def value_and_grad(free: Tensor) -> tuple[Tensor, Tensor]:
             whole = x.expand(len(free), -1).clone()
             whole[:, others] = free
             value, grad = batched(whole)
@@ -202,7 +222,7 @@ class _Peak:
 
         if not bool(others.any()):
             return float(batched(x[None])[0]), x
-        found = maximise(held, x[others][None], num_steps=200, tol=1e-10)
+        found = maximise(value_and_grad, x[others][None], num_steps=200, tol=1e-10)
         best = x.clone()
         best[others] = found.x[0]
         return float(found.log_prob[0]), best

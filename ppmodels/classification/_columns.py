@@ -1,5 +1,6 @@
 """Which columns are of which kind, and what their values may be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -79,3 +80,21 @@ def check_fields(model: Any) -> None:
     for name, values in (("alpha", [model.alpha]), ("strength", [model.strength]), ("scale", model.scale)):
         if not all(0 < value < float("inf") for value in values):
             raise ValueError(f"{name} must be positive and finite; it is {getattr(model, name)}")
+
+
+def describe(x: Any, columns: Sequence[Kind] | None) -> dict[str, Any]:
+    """Return columns, all real unless said, and the means and sds of the real ones of x, (N, D), NaN left out.
+
+    Raises: ValueError that names a real column without two different values.
+    """
+    x = torch.as_tensor(x)
+    kinds = tuple(columns) if columns is not None else ("gaussian",) * x.shape[1]
+    real = [i for i, kind in enumerate(kinds) if kind == "gaussian"]
+    if not real:
+        return {"columns": kinds}
+    mean = x[:, real].double().nanmean(0)
+    sd = (x[:, real].double() - mean).square().nanmean(0).sqrt()
+    flat = (~(sd > 0)).nonzero()
+    if len(flat):
+        raise ValueError(f"column {real[int(flat[0])]} of x has no two values; leave it out")
+    return {"columns": kinds, "center": tuple(mean.tolist()), "scale": tuple(sd.tolist())}

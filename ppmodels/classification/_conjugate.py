@@ -27,7 +27,9 @@ def normal_gamma(model: Any, moments: Moments) -> NormalGamma:
     Source: Murphy (2007), Conjugate Bayesian analysis of the Gaussian distribution, equations 85 to 89.
     """
     count, mean, scatter = moments.count, moments.mean, moments.scatter
-    center, scale = (torch.tensor(field).to(mean).expand_as(mean) for field in (model.center, model.scale))
+    center, scale = (
+        torch.tensor(field, dtype=torch.float64).to(mean).expand_as(mean) for field in (model.center, model.scale)
+    )
     rows = count + model.strength
     gap = mean - center
     rate = model.strength * scale.square() + scatter + count * model.strength / rows * gap.square()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.classification import _conjugate
-from ppmodels.classification._columns import Columns, Kind, check_fields, check_labels
+from ppmodels.classification._columns import Columns, Kind, check_fields, check_labels, describe
 from ppmodels.classification._laws import ClassColumns, PartlyKnown, coefficient
 from ppmodels.classification._scores import log_density
 from ppmodels.classification._semi_supervised import bound, labelled, memberships, random_memberships
@@ -42,6 +42,11 @@ class NaiveBayes:
     words: int = 20  # of a simulated row
     observed: ClassVar[tuple[str, ...]] = ("y", "x")
     __post_init__ = check_fields
+
+    @classmethod
+    def for_data(cls, x: Any, **fields: Any) -> "NaiveBayes":
+        """Return the model whose center and scale are the means and sds of the real columns of x, (N, D)."""
+        return cls(**{**describe(x, fields.get("columns")), **fields})
 
     def inputs(self, rows: int) -> dict[str, Tensor]:
         return {}

@@ -340,3 +340,21 @@ def test_the_exact_posterior_needs_every_class():
     empty = Classifier(NaiveBayes(columns=("gaussian",))).learn(torch.ones(3, 1), torch.zeros(3))
     with pytest.raises(ArithmeticError, match="real column 0 does not vary in class 0"):
         empty.parameters(prior=False)
+
+
+def test_a_prior_for_the_data_follows_their_units():
+    x = torch.randn(40, 2, dtype=torch.float64) * torch.tensor([0.1, 30.0]) + torch.tensor([13.0, -500.0])
+    y = (x[:, 0] > 13).long()
+    model = NaiveBayes.for_data(x)
+    assert model.columns == ("gaussian", "gaussian")
+    assert model.center == pytest.approx(x.mean(0).tolist())
+    assert model.scale == pytest.approx(x.std(0, correction=0).tolist())
+    scaled = (x - x.mean(0)) / x.std(0, correction=0)
+    same = Classifier(NaiveBayes(columns=("gaussian",) * 2)).learn(scaled, y).predict_proba(scaled)
+    torch.testing.assert_close(Classifier(model).learn(x, y).predict_proba(x), same, rtol=1e-9, atol=1e-9)
+    mixed = torch.cat([x[:, :1], y[:, None].double()], 1)
+    assert NaiveBayes.for_data(mixed, columns=("gaussian", "bernoulli")).center == (
+        pytest.approx(float(x[:, 0].mean())),
+    )
+    with pytest.raises(ValueError, match="column 1 of x has no two values"):
+        NaiveBayes.for_data(torch.stack([x[:, 0], torch.ones(40)], 1))
