@@ -29,19 +29,36 @@ class PathPrior:
     def of(cls, system: LinearSystem, active: Tensor) -> "PathPrior":
         """Return the law of the bins where `active`, (R, T), a trial has not ended; others are N(0, I) apart."""
         eye = torch.eye(system.latents, dtype=system.loading.dtype, device=system.loading.device)
-        initial, moving = torch.linalg.cholesky(system.initial_cov), torch.linalg.cholesky(system.innovation)
-        first, later = torch.cholesky_inverse(initial), torch.cholesky_inverse(moving)
+        first, later, arrow, ends = cls._blocks(system)
         on = active[..., None, None]  # (R, T, 1, 1)
-        arrow = later @ system.dynamics
         diagonal = torch.where(on, later, eye)
         diagonal = torch.cat([torch.where(on[:, :1], first, eye), diagonal[:, 1:]], 1)
         leaving = torch.where(on[:, 1:], system.dynamics.mT @ arrow, 0.0)
         diagonal = diagonal + torch.nn.functional.pad(leaving, (0, 0, 0, 0, 0, 1))
         start = torch.where(active[:, :1, None], first @ system.initial_loc, 0.0)
         alive = active.to(diagonal)
-        log_det = -(alive[:, 0] * _log_det(initial) + alive[:, 1:].sum(-1) * _log_det(moving))
+        log_det = -(alive[:, 0] * ends[0] + alive[:, 1:].sum(-1) * ends[1])
         constant = -0.5 * alive[:, 0] * (system.initial_loc @ first @ system.initial_loc)
         return cls(diagonal, torch.where(on[:, 1:], -arrow, 0.0), start, log_det, constant)
+
+    @classmethod
+    def alike(cls, system: LinearSystem, bins: int) -> "PathPrior":
+        """Return the law of so many bins, R = 1."""
+        first, later, arrow, ends = cls._blocks(system)
+        leaving = system.dynamics.mT @ arrow
+        inner = (later + leaving).expand(max(0, bins - 2), -1, -1)
+        diagonal = torch.cat([(first + leaving)[None], inner, later[None]]) if bins > 1 else first[None]
+        pulled = first @ system.initial_loc
+        log_det, constant = -(ends[0] + (bins - 1) * ends[1]), -0.5 * (system.initial_loc @ pulled)
+        below = -arrow.expand(1, bins - 1, -1, -1)
+        return cls(diagonal[None], below, pulled[None, None], log_det[None], constant[None])
+
+    @staticmethod
+    def _blocks(system: LinearSystem) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """V_0^-1, Q^-1, Q^-1 A, and the log determinants of V_0 and Q."""
+        initial, moving = torch.linalg.cholesky(system.initial_cov), torch.linalg.cholesky(system.innovation)
+        first, later = torch.cholesky_inverse(initial), torch.cholesky_inverse(moving)
+        return first, later, later @ system.dynamics, (_log_det(initial), _log_det(moving))
 
 
 @dataclass(frozen=True)
@@ -74,12 +91,12 @@ def smooth(system: LinearSystem, y: Tensor, gaps: bool) -> PathPosterior:
         each = (scaled[:, :, None] * system.loading[:, None, :]).flatten(1)  # (N, P P)
         information = (seen.to(y) @ each).unflatten(-1, (system.latents, system.latents))  # (R, T, P, P)
         sizes = (seen * size).sum((-2, -1))
-    prior = PathPrior.of(system, activity(y) if gaps else torch.ones(1, y.shape[1], dtype=torch.bool, device=y.device))
+    prior = PathPrior.of(system, activity(y)) if gaps else PathPrior.alike(system, y.shape[1])
     precision = BlockTridiagonal.factor(prior.diagonal + information, prior.below)
     pull = residual @ scaled  # (R, T, P)
     pull = torch.cat([pull[:, :1] + prior.start, pull[:, 1:]], 1)
     mean = solve(precision, pull)
-    misfit = (residual.square() / system.noise).sum((-2, -1))
+    misfit = (residual.square() @ system.noise.reciprocal()).sum(-1)
     value = prior.constant + 0.5 * ((pull * mean).sum((-2, -1)) - misfit - sizes + prior.log_det - precision.log_det)
     return PathPosterior(mean, precision, value)
 
