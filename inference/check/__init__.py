@@ -69,14 +69,15 @@ def diagnose(fit: Fit) -> Diagnosis:
     """Return what speaks against a fit: the run, the chains, the approximation, the model.
 
     Rank R-hat (nested for many chains) and bulk and tail ESS of each site element (of a network, of what it
-    predicts in place of its weights), divergences, BFMI, tree
-    depth, Pareto k-hat, convergence of an optimiser, and posteriors wider than their priors.
+    predicts in place of its weights), each chain's log density,
+    divergences, BFMI, tree depth, Pareto k-hat, convergence of an optimiser, and posteriors wider than their priors.
     """
     posterior = judged(fit, _posterior(fit))
     found = [*findings.optimisation(fit), *findings.importance(fit), *findings.divergences(fit)]
     if all(bool(torch.isfinite(value).all()) for value in fit.draws.values()):
         if not _is_independent(fit):
-            found += [*findings.mixing(posterior), *findings.energy(fit), *findings.tree_depth(fit)]
+            found += [*findings.mixing(posterior), *findings.heights(fit)]
+            found += [*findings.energy(fit), *findings.tree_depth(fit)]
         found += identification(fit, posterior)
     order = {"error": 0, "warning": 1, "note": 2}
     found.sort(key=lambda f: order[f.level])

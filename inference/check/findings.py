@@ -78,6 +78,31 @@ def mixing(posterior: xr.Dataset) -> Iterator[Finding]:
                 yield Finding("error" if number < 100 else "warning", place, number, sentence)
 
 
+def heights(fit: Fit) -> Iterator[Finding]:
+    """Yield a finding when chains stay at log densities of their own, as those of a network do in separate modes.
+
+    A posterior's draws all have the same law of log density, so chains that do not are in different places, whatever
+    coordinates or predictions say; one whose halves differ as much is still on its way.
+    """
+    lp = fit.stats.get("lp")
+    if lp is None or not 1 < len(lp) <= MANY or lp.shape[1] < 20:
+        return
+    lp = lp.double()
+    mean, scatter, half = lp.mean(1), float(lp.std(1).median()), lp.shape[1] // 2
+    apart = float(mean.max() - mean.min())
+    if not apart > 3 * scatter:
+        return
+    moving = int(((lp[:, half:].mean(1) - lp[:, :half].mean(1)).abs() > max(2 * scatter, apart / 3)).sum())
+    if moving:
+        said = f"{moving} of {len(lp)} are still on their way: warm up longer"
+    else:
+        said = "none moves: they sit in separate modes, where longer runs will not help; average over more chains"
+    where = f"from {float(mean.min()):.4g} to {float(mean.max()):.4g}"
+    yield Finding(
+        "warning", "", apart / scatter, f"chains' log densities lie {where}, each within {scatter:.2g}; {said}"
+    )
+
+
 def energy(fit: Fit) -> Iterator[Finding]:
     """Yield a finding when the momentum cannot carry chains across energies, Betancourt's E-BFMI."""
     if "energy" not in fit.stats or fit.stats["energy"].shape[1] < 4:

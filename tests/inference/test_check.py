@@ -64,6 +64,26 @@ def test_chains_in_separate_modes_are_told_from_chains_that_are_slow():
     assert "separate modes" not in sentences
 
 
+def test_chains_at_log_densities_of_their_own_are_told_apart():
+    """As on yacht, where networks' predictions overlap and log densities do not: modes, or a way that is not over."""
+    noise, energy = torch.randn(4, 100).double(), torch.randn(4, 100).double()
+
+    def said(lp):
+        return [
+            f.sentence
+            for f in diagnose(of(noise * 0.3, stats={"lp": lp, "energy": energy})).findings
+            if "log d" in f.sentence
+        ]
+
+    high = torch.tensor([462.0, 374.0, 434.0, 440.0]).double()[:, None]
+    (steady,) = said(high + 15 * noise)
+    assert "from 37" in steady
+    assert "none moves: they sit in separate modes" in steady
+    (moving,) = said(high + 15 * noise + torch.tensor([[1.0], [0], [0], [0]]) * torch.linspace(-60, 60, 100).double())
+    assert "1 of 4 are still on their way: warm up longer" in moving
+    assert not said(440 + 15 * noise)
+
+
 def test_many_short_chains_are_judged_by_nested_rhat():
     walk = torch.randn(256, 20).double()
     assert diagnose(of(walk * 0.3)).ok
