@@ -53,7 +53,11 @@ def poisson_glm() -> Problem:
     X = rng.normal(size=(ROWS, COLUMNS))
     beta = rng.normal(size=COLUMNS) * 0.1
     y = rng.poisson(np.exp(0.5 + X @ beta)).astype(float)
-    return Problem("poisson_glm", _poisson_glm, (torch.tensor(X), torch.tensor(y)), {"X": X, "y": y}, dict)
+
+    def scored(draws: Arrays) -> Arrays:
+        return {site: draws[site] for site in ("intercept", "beta")}  # samplers give them in orders of their own
+
+    return Problem("poisson_glm", _poisson_glm, (torch.tensor(X), torch.tensor(y)), {"X": X, "y": y}, scored)
 
 
 def bnn() -> Problem:
