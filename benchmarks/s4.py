@@ -1,12 +1,15 @@
 """State spaces: the kernel beside the published form, the layer beside its transforms, the step, the cost laws."""
 
+import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks._clock import milliseconds
+from benchmarks._record import recorded
 from ppmodels.nn.convolution import causal_convolution
 from ppmodels.nn.dplr import dplr_kernel
 from ppmodels.nn.s4 import S4
@@ -20,12 +23,15 @@ TARGETS = {1024: 15, 4096: 30, 16384: 50, 65536: 100}
 
 def main() -> None:
     """Print the tables; one thread, least processor time of several runs, in milliseconds unless said."""
+    parser = argparse.ArgumentParser(prog="benchmarks s4")
+    parser.add_argument("--out", type=Path, help="a file to keep the tables in")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    kernels()
-    layers()
-    steps()
-    low_rank()
+    with recorded(parser.parse_args().out, "torch"):
+        kernels()
+        layers()
+        steps()
+        low_rank()
 
 
 def kernels() -> None:
