@@ -4,12 +4,15 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from inference import Unsupported, em, svi
 from inference.check.amortisation import amortisation
 from ppmodels.autoencoders.linear_gaussian import LinearGaussian
 from ppmodels.autoencoders.vae import VariationalAutoencoder
 from ppmodels.base import Data
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 @pytest.mark.slow
@@ -45,6 +48,36 @@ def test_gaps_are_those_of_the_closed_forms():
     assert tree["posterior"]["z"].dims[:3] == ("chain", "draw", "rows")
     with pytest.raises(ValueError, match="rows are numbers from 0 to 199"):
         amortisation(fit, [200])
+
+
+class Fold(nn.Module):
+    """|z - 1/2|: every image has two codes, of unequal weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def forward(self, z):
+        return self.gain * (z - 0.5).abs()
+
+
+def test_the_best_normal_is_in_the_heavier_mode_and_no_worse_than_the_guides_own():
+    """One normal in one mode of weight w has the evidence less log w^-1, whichever the climb from nowhere finds."""
+    encoder = nn.Linear(1, 2).double()
+    with torch.no_grad():
+        encoder.weight.zero_()
+        encoder.bias.copy_(torch.tensor([-1.4, math.log(0.3)]))
+    x = torch.full((2, 1), 2.0, dtype=torch.float64)
+    model = VariationalAutoencoder(dim=1, latents=1, noise=0.2, modules=(encoder, Fold()))
+    fit = svi.fit(model, Data.of(model, x=x), num_steps=1, lr=1e-9, num_samples=2)
+    row = amortisation(fit, [1], num_samples=4000, num_chains=2, num_warmup=150).table.loc[1]
+    z = torch.linspace(-8, 8, 200_001, dtype=torch.float64)
+    log_joint = torch.distributions.Normal((z - 0.5).abs(), 0.2).log_prob(x[0]) - 0.5 * (z.square() + LOG_2PI)
+    mass = log_joint.exp() * (z[1] - z[0])
+    evidence, weight = float(mass.sum().log()), float(mass[z < 0.5].sum() / mass.sum())
+    assert row["best"] == pytest.approx(evidence + math.log(weight), abs=0.03)
+    assert row["best"] > row["elbo"]
+    assert row["amortisation"] > 0.05
 
 
 def test_only_a_guide_of_its_own_is_amortised():
