@@ -1,3 +1,6 @@
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -60,3 +63,25 @@ def test_bad_mixtures_are_refused(parts, says):
 def test_points_of_another_dimension_are_refused(world):
     with pytest.raises(ValueError, match=r"x must be \(B, 2\)"):
         world.score(torch.zeros(4, 3).double())
+
+
+def test_the_way_back_is_nearly_gaussian_when_a_step_is_small():
+    """KL from q(x_s | x_t) of two clusters, on a grid, to the Gaussian of its moments: it vanishes faster than beta."""
+    world = NoisedMixture.isotropic(torch.tensor([[-1.0], [1.0]], dtype=torch.float64), 0.5)
+    x = torch.linspace(-6, 6, 12_001, dtype=torch.float64)
+    prior, width = world.log_prob(x[:, None], 0.9, 0.19**0.5), 12 / 12_000
+
+    def gap(beta):
+        gaps = []
+        for x_t in (-1.2, -0.3, 0.0, 0.7, 1.5):
+            log_p = prior + torch.distributions.Normal((1 - beta) ** 0.5 * x, beta**0.5).log_prob(torch.tensor(x_t))
+            log_p = log_p - (log_p.logsumexp(0) + math.log(width))
+            p = log_p.exp() * width
+            mean = (p * x).sum()
+            fit = torch.distributions.Normal(mean, (p * (x - mean) ** 2).sum().sqrt())
+            gaps.append(float((p * (log_p - fit.log_prob(x))).sum()))
+        return sum(gaps) / len(gaps)
+
+    found = [gap(beta) for beta in (0.2, 0.1, 0.05, 0.025)]
+    assert found[0] < 0.05
+    assert all(math.log2(coarse / fine) > 1 for coarse, fine in pairwise(found))
