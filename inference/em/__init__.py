@@ -19,6 +19,7 @@ __all__ = ["Stream", "fit"]
 
 log = logging.getLogger("inference")
 
+PATIENCE = 20  # steps below the highest point, after which an approximate climb ends there
 ROUNDING = 1e-13  # relative, of parameters in float64; a smaller change of the objective is none
 
 
@@ -45,7 +46,8 @@ def fit(
         collapsed one wins only when all have collapsed.
     accelerate: extrapolate each pair of steps in unconstrained coordinates (SQUAREM), and take the plain
         step where that would lower the objective: the objective never falls. A model that says of itself
-        `climbs = False`, as its E step is `approximate`, is stepped plainly until its objective stands still.
+        `climbs = False`, as its E step is `approximate`, is stepped plainly until its objective stands still, or
+        has been below its highest for long; the highest is then the answer, and not called converged.
     prior: maximise log p(x, theta) instead of log p(x | theta). Off, because EM is known for the maximum
         of the likelihood, and others' figures are that; on, no component can collapse.
     batch_size: rows whose sums are renewed before each M step (incremental EM): parameters move many times in one
@@ -109,6 +111,20 @@ class Path:
             "message": "; ".join(filter(None, (self.message, self.doubt))),
         }
 
+    def past_its_top(self) -> bool:
+        """Has the objective, which no law lets climb, only been lower for long?"""
+        return len(self.points) - 1 - self._top() >= PATIENCE
+
+    def cut(self) -> "Path":
+        """End at the highest point, and say that the steps led away from it."""
+        top, last = self._top(), self.points[-1]
+        fallen = f"fell by {self.points[top].objective - last.objective:.3g} in {len(self.points) - 1 - top} steps"
+        del self.points[top + 1 :]
+        return self.end(f"not converged: the approximate objective {fallen}; its highest point, step {top}, is kept")
+
+    def _top(self) -> int:
+        return max(range(len(self.points)), key=lambda i: self.points[i].objective)
+
     def end(self, message: str, *, converged: bool = False, collapsed: bool = False) -> "Path":
         self.message, self.converged, self.collapsed = message, converged, collapsed
         return self
@@ -143,6 +159,8 @@ class Climb:
             if not self.climbs:  # nor is there anything to extrapolate by
                 if abs(gain) <= self.tol * size:
                     return path.end("converged", converged=True)
+                if path.past_its_top():
+                    return path.cut()
                 point = self._visit(path, theta)
                 continue
             if not gain >= -100 * rounding:

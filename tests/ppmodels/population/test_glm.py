@@ -262,7 +262,7 @@ def test_posteriors_are_calibrated(observation):
     model = CoupledGLM(3, 0, stimulus=NONE, history=(2, 0.05), coupling=(1, 0.05), observation=observation, lags=False)
 
     def fit(model, data, seed=0):
-        return in_parts(mcmc.fit, model, data, seed=seed, num_chains=4, num_warmup=150, num_samples=100, compile=False)
+        return in_parts(mcmc.fit, model, data, seed=seed, num_chains=32, num_warmup=40, num_samples=15, compile=False)
 
     found = simulation_based_calibration(model, fit, num_datasets=60, rows=67)
     p = torch.cat([value.reshape(-1) for value in found.p_values.values()])
