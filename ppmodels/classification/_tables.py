@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ppmodels.classification._columns import Columns
+from ppmodels.classification._columns import Columns, Kind
 
 SUMS = ("count", "ones", "seen", "words", "moments")
 CHUNK = 2**18  # numbers of the largest temporary
@@ -68,9 +68,16 @@ def tables(columns: Columns, x: Tensor, q: Tensor) -> Tables:
 
 
 def empty(columns: Columns, classes: int, dtype: torch.dtype | None = None) -> Tables:
-    """Return the sums of no rows."""
-    dtype = dtype or torch.get_default_dtype()
-    return tables(columns, torch.zeros(0, len(columns.kinds), dtype=dtype), torch.zeros(0, classes, dtype=dtype))
+    """Return the sums of no rows: the program's prior, so nothing here may ask for a value while it is traced."""
+
+    def zeros(kind: Kind) -> Tensor:
+        return torch.zeros(classes, columns.kinds.count(kind), dtype=torch.float64)
+
+    moments = Moments(*(zeros("gaussian") for _ in range(3)))
+    levels = {column: torch.zeros(classes, size, dtype=torch.float64) for column, size in columns.tables.items()}
+    count, dtype = torch.zeros(classes, dtype=torch.float64), dtype or torch.get_default_dtype()
+    ones, seen, words = zeros("bernoulli"), zeros("bernoulli"), zeros("multinomial")
+    return Tables(count, ones, seen, words, moments, levels, dtype)
 
 
 def memberships(y: Tensor, classes: int, weight: Tensor | None = None) -> Tensor:

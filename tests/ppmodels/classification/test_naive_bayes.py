@@ -12,6 +12,8 @@ from pyro import condition, poutine
 from sklearn import datasets, naive_bayes
 
 from inference import em, exact
+from inference.base import fresh, joint
+from inference.density import Density
 from inference.predict import simulate
 from inference.scoring import reliability
 from ppmodels.base import Data, HasEM, HasPosterior
@@ -358,3 +360,10 @@ def test_a_prior_for_the_data_follows_their_units():
     )
     with pytest.raises(ValueError, match="column 1 of x has no two values"):
         NaiveBayes.for_data(torch.stack([x[:, 0], torch.ones(40)], 1))
+
+
+def test_samplers_run_many_chains_by_one_graph():
+    data = mixed(20)
+    with fresh(MIXED, (data,)) as own:
+        density = Density.of(joint(own, (data,), {}), (data,), {})
+        assert density.batched(3, compile=False).executor == "graph"  # not the program itself, chain by chain
