@@ -19,6 +19,7 @@ from ppmodels.population.lagging import lagged
 
 HERE = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
+Part = Literal["mode", "large", "memory", "posterior"]
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
 
 
 def compare(
-    part: tyro.conf.Positional[Literal["all", "mode", "large", "memory", "posterior"]] = "all",
+    parts: tyro.conf.Positional[tuple[Part, ...]] = ("mode", "large", "memory", "posterior"),
     python: str = sys.executable,
     bins: int = 100_000,
     out: Path | None = None,
@@ -35,20 +36,20 @@ def compare(
     """Print the tables: processor seconds of one thread, each fit of a mode in a process of its own.
 
     Args:
-        part: which of the tables.
-        bins: of the simulated recording, of 10 ms each.
+        parts: which of the tables.
         python: the interpreter that has the peers.
+        bins: of the simulated recording, of 10 ms each.
         out: a file for the tables as text.
     """
     torch.set_num_threads(1)
     with recorded(out, "torch", "nemos", "statsmodels"):
-        if part in ("all", "mode"):
+        if "mode" in parts:
             modes(python, bins)
-        if part in ("all", "large"):
+        if "large" in parts:
             large(bins)
-        if part in ("all", "memory"):
+        if "memory" in parts:
             memory(bins)
-        if part in ("all", "posterior"):
+        if "posterior" in parts:
             posterior(bins)
 
 
@@ -128,12 +129,12 @@ def posterior(bins: int) -> None:
 
     model, counts = population(20, bins)
     data = model.data(counts)
-    options: dict[str, Any] = {"num_chains": 16, "num_warmup": 20, "num_samples": 80, "compile": False}
+    options: dict[str, Any] = {"num_chains": 16, "num_warmup": 20, "num_samples": 260, "compile": False}
     spent, fit = timed(lambda: in_parts(mcmc.fit, model, data, **options))
     values = np.concatenate([v.flatten(2).numpy() for v in fit.draws.values()], 2)  # (chain, draw, parameters)
     worst = max(float(rhat(values[:, :, i])) for i in range(values.shape[2]))
     least = min(float(ess(values[:, :, i])) for i in range(values.shape[2]))
-    size = f"{values.shape[2]} parameters, full posterior, 16 chains of 20 + 80 draws"
+    size = f"{values.shape[2]} parameters, full posterior, 16 chains of 20 + 260 draws"
     print(f"\nN = 20, {bins} bins, {size}: {spent:.0f} CPU s, largest R-hat {worst:.3f}, least ESS {least:.0f}")
 
 

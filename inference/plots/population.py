@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from inference.base import Fit, Unsupported
 from inference.datatree import to_datatree
@@ -44,6 +45,8 @@ def filters(fit: Fit | xr.DataTree, name: str = "history_filter", *, gain: bool 
             axis.set_ylabel("log gain" if i % columns == 0 else "")
             if gain:
                 right = axis.secondary_yaxis("right", functions=(np.exp, _log))
+                right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                right.yaxis.set_major_formatter("{x:g}")
                 right.set_ylabel("gain" if i % columns == columns - 1 or i == len(posts) - 1 else "")
         handles, labels = axes.flat[0].get_legend_handles_labels()
         if 1 < len(labels) <= 8:
@@ -101,7 +104,13 @@ def time_rescaling(uniforms: dict[str, Any] | Sequence[Any]) -> Figure:
             value = np.sort(np.asarray(values, dtype=float))
             share = np.arange(1, len(value) + 1) / len(value)
             axis.step(value, share, where="post", lw=1.3, label=f"{name}, D = {_distance(value):.3f}")
-        axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="uniform", ylabel="rescaled intervals", title="time rescaling")
+        axis.set(
+            xlim=(0, 1),
+            ylim=(0, 1),
+            xlabel="rescaled interval u",
+            ylabel="share of intervals below u",
+            title="time rescaling",
+        )
         axis.set_aspect("equal")
         axis.legend(loc="upper left")
     return figure
