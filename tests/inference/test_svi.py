@@ -378,7 +378,7 @@ def test_pairs_that_cannot_work_say_why():
         svi.fit(counts)
     with pytest.raises(Unsupported, match="no guide of its own"):
         svi.fit(linear, x, y, guide="hand")
-    with pytest.raises(ValueError, match=r"no guide is called 'best'; there are: hand, mean-field"):
+    with pytest.raises(ValueError, match=r"no guide is called 'best'; there are: hand, blocks, mean-field"):
         svi.fit(linear, x, y, guide="best")
     with pytest.raises(Unsupported, match="batch_size"):
         svi.fit(linear, x, y, batch_size=2)
