@@ -3,6 +3,7 @@
 The bytes are torch's format for plain containers of tensors and numbers, read without running any code.
 """
 
+import copy
 import dataclasses
 import io
 import os
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import ppmodels
 from inference.base import Draws, Fit
@@ -146,22 +148,27 @@ def _described(model: Any) -> dict[str, Any]:
     """Name, fields and learned tensors of a model of the collection; only the name of anything else."""
     name = type(model).__module__.rpartition(".")[2]
     if not isinstance(model, Model) or name not in ppmodels.names() or ppmodels.load(name) is not type(model):
-        return {"name": None, "title": getattr(model, "__name__", type(model).__name__)}
+        return {"name": None, "title": getattr(model, "__name__", type(model).__name__), "learned": {}}
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.init}  # pyright: ignore
-    if any(isinstance(value, nn.Module) for value in fields.values()):  # a network that the user brought
-        return {"name": None, "title": type(model).__name__}
-    learned = {k: v.state_dict() for k, v in vars(model).items() if isinstance(v, nn.Module)}
+    learned = {k: v.state_dict() for k, v in vars(model).items() if isinstance(v, nn.Module) and k not in fields}
+    if any(isinstance(leaf, nn.Module) for leaf in tree_leaves(list(fields.values()))):  # networks of the user's own
+        return {"name": None, "title": type(model).__name__, "learned": learned}
     return {"name": name, "fields": fields, "learned": learned}
 
 
 def _model(described: dict[str, Any], given: Any, path: Path) -> Any:
-    if given is not None:
-        return given
-    if described["name"] is None:
+    """The model that was described, or a copy of the one given, with what was learned."""
+    if given is None and described["name"] is None:
         raise ValueError(f"{path} holds a fit of {described['title']}, which must be given: load(path, model=...)")
-    model = ppmodels.load(described["name"])(**described["fields"])
-    for name, state in described["learned"].items():
-        getattr(model, name).load_state_dict(state)
+    learned = described.get("learned", {})
+    if given is not None and not learned:
+        return given
+    model = ppmodels.load(described["name"])(**described["fields"]) if given is None else copy.deepcopy(given)
+    for name, state in learned.items():
+        try:
+            getattr(model, name).load_state_dict(state)
+        except (AttributeError, RuntimeError):
+            raise ValueError(f"{path} holds another model: its {name} does not fit into that of {given}") from None
     return model
 
 
