@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from sklearn.datasets import load_breast_cancer
 
-from inference import Fit, mcmc, svi
+from inference import Fit, laplace, mcmc, svi
 from inference.base import fresh, joint
 from inference.density import Density
 from inference.svi.ascent import score_gradient
@@ -44,6 +44,7 @@ def main(folder: str | Path = "runs/two_divergences") -> dict[str, Fit]:
     data = Data(120, {"x": (x - x.mean(0)) / x.std(0)}, {"y": torch.tensor(source.target)[:120].double()})
 
     fits = {"MCMC": mcmc.fit(model, data, num_chains=32, num_samples=250, seed=1)}
+    fits |= {"Laplace": laplace.fit(model, data, num_samples=4000, seed=1)}
     fits |= {name: svi.fit(model, data, seed=1, num_samples=4000, **options) for name, options in WAYS.items()}
     for name, fit in fits.items():
         coef = fit.draws["coef"].flatten(0, 1)[:, 1:]
