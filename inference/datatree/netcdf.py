@@ -168,7 +168,7 @@ def _model(described: dict[str, Any], given: Any, path: Path) -> Any:
         try:
             getattr(model, name).load_state_dict(state)
         except (AttributeError, RuntimeError):
-            raise ValueError(f"{path} holds another model: its {name} does not fit into that of {given}") from None
+            raise ValueError(f"{path} holds another model: its {name} does not fit the one given") from None
     return model
 
 

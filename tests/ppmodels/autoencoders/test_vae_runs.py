@@ -46,7 +46,7 @@ def test_a_saved_autoencoder_codes_as_before(kind, tmp_path):
     assert torch.equal(again.model.encode(x), codes)
     assert torch.equal(again.model.decode(codes), fit.model.decode(codes))
     assert not torch.equal(model.encode(x), codes)
-    with pytest.raises(ValueError, match="another model: its encoder does not fit") as caught:
+    with pytest.raises(ValueError, match="another model: its encoder does not fit the one given") as caught:
         inference.load(path, model=VariationalAutoencoder(dim=16, hidden=5))
     assert "\n" not in str(caught.value)
 
