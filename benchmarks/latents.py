@@ -88,7 +88,7 @@ def lds() -> None:
         f"{'R, T, N, P':>18} {'smooth':>8} {'dynamax':>8} {'ratio':>6} {'EM':>7} {'dynamax':>8} {'ratio':>6}"
         f" {'d log p':>8} {'d mean':>8} {'d A, 1 step':>11}"
     )
-    for trials, bins, neurons, latents in ((1, 1000, 10, 4), (50, 100, 20, 4), (100, 200, 60, 8), (1, 20_000, 60, 8)):
+    for trials, bins, neurons, latents in ((1, 1000, 10, 4), (50, 100, 20, 4), (100, 200, 60, 8), (1, 5000, 60, 8)):
         system, y = linear_data(trials, bins, neurons, latents)
         emissions = y.numpy()
         peer = LinearGaussianSSM(latents, neurons, has_dynamics_bias=False)

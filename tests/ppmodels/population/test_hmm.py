@@ -150,3 +150,12 @@ def test_glm_hmm_is_calibrated_up_to_the_order_of_states():
     found = simulation_based_calibration(model, fit, num_datasets=60, rows=15, seed=3, statistics=model.relabel)
     assert found.ranks["weights"].shape == (60, 2, 1, 2)
     assert found.p_value > 0.01, {site: p.tolist() for site, p in found.p_values.items()}
+
+
+def test_the_tree_speaks_of_states_neurons_and_trials():
+    model = HiddenMarkovModel()
+    data, _ = simulate(model, 6, seed=1)
+    tree = em.fit(model, data, num_restarts=1, num_steps=4).to_datatree(prior=0)
+    assert "state" in tree["posterior"]["rate"].dims
+    assert "neuron" in tree["posterior"]["rate"].dims
+    assert tree["log_likelihood"]["y"].dims == ("chain", "draw", "trial")
