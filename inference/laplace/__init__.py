@@ -82,9 +82,7 @@ def fit(
 
         own, mode, rounds, settled = tune(own, tuned, climb, evidence) if tuned else (own, climb(own), 0, True)
         gaussian = mode.around(structure, own, subnetwork)
-        straight = structure != "full" and isinstance(own, HasNetwork) if linearise is None else linearise
-        if straight and not isinstance(own, HasNetwork):
-            raise Unsupported("linearise takes a network's tangent; this model has no network")
+        straight = _straight(own, structure, linearise)
         z = torch.randn(num_samples, mode.density.dim, generator=generator, dtype=mode.x.dtype, device=mode.x.device)
         x = mode.x + gaussian.draw(z)
         draws = {name: value[None] for name, value in mode.density.constrain(x).items()}
@@ -100,6 +98,13 @@ def fit(
         info |= {"seconds": time.perf_counter() - began}
         whole: Any = Linearised(own, mode.weights(own)) if straight else own
         return Fit(whole, args, kwargs, "laplace", draws, {"log_density": mode.path()}, stats, info, state=state)
+
+
+def _straight(model: Any, structure: str, linearise: bool | None) -> bool:
+    """Whether predictions follow the network's tangent at the mode."""
+    if linearise and not isinstance(model, HasNetwork):
+        raise Unsupported("linearise takes a network's tangent; this model has no network")
+    return structure != "full" and isinstance(model, HasNetwork) if linearise is None else linearise
 
 
 @dataclasses.dataclass(frozen=True)
