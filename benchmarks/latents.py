@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +12,13 @@ import tyro
 from torch import Tensor
 
 from benchmarks import _clock
+from benchmarks._latents.peers import dynamax_em, dynamax_values, elephant_em, elephant_theta
 from benchmarks._record import recorded
 from inference import em
 from inference.base import fresh
 from ppmodels.base import Data
 from ppmodels.population._smoothing import smooth
+from ppmodels.population._system_maximise import Expected
 from ppmodels.population._word_fit import WordMoments, law_of
 from ppmodels.population.gpfa import GaussianProcessFactorAnalysis
 from ppmodels.population.linear_system import LinearSystem
@@ -154,8 +155,7 @@ def gaussian_process_data(trials: int, bins: int, neurons: int, latents: int) ->
     readout = model.readout(truth)
     roots = torch.linalg.cholesky(readout.kernel)
     path = (roots @ torch.randn(trials, latents, bins, 1, dtype=F64))[..., 0].mT
-    y = path @ readout.loading.mT + readout.offset
-    y = y + 0.8 * torch.randn_like(y)
+    y = path @ readout.loading.mT + readout.offset + 0.8 * torch.randn(trials, bins, neurons, dtype=F64)
     model = GaussianProcessFactorAnalysis.for_data(y, bin_size=0.02, latents=latents)
     with fresh(model, (y,), seed=3):
         return y, model, model.start(Data.of(model, y=y))
@@ -166,34 +166,6 @@ def plain_em(model: Any, theta: dict[str, Tensor], data: Data, steps: int) -> di
     for _ in range(steps):
         theta = model.m_step(model.e_step(theta, data)[0], data, False)
     return theta
-
-
-def elephant_em(y: Tensor, model: Any, theta: dict[str, Tensor], steps: int) -> Any:
-    """Run elephant's EM from the same start; its floor of variances is put where it does not bind."""
-    from elephant.gpfa import gpfa_core
-
-    trials = [(y.shape[1], trial.mT.numpy().copy()) for trial in y]
-    sequences = np.array(trials, dtype=[("T", int), ("y", object)]).view(np.recarray)
-    start = {
-        "covType": "rbf",
-        "gamma": (model.bin_size / theta["timescale"].numpy()) ** 2,
-        "eps": np.full(len(theta["timescale"]), model.jitter),
-        "d": theta["offset"].numpy().copy(),
-        "C": theta["loading"].numpy().copy(),
-        "R": np.diag(theta["noise"].square().numpy()),
-        "notes": {"learnKernelParams": True, "learnGPNoise": False, "RforceDiagonal": True},
-    }
-    return gpfa_core.em(start, sequences, max_iters=steps, tol=1e-8, min_var_frac=1e-6)
-
-
-def elephant_theta(parameters: dict[str, Any]) -> dict[str, Tensor]:
-    """What elephant found, as sites."""
-    return {
-        "timescale": torch.tensor(0.02 / np.sqrt(np.asarray(parameters["gamma"]).reshape(-1))),
-        "loading": torch.tensor(np.asarray(parameters["C"])),
-        "offset": torch.tensor(np.asarray(parameters["d"]).reshape(-1)),
-        "noise": torch.tensor(np.sqrt(np.diag(parameters["R"]))),
-    }
 
 
 def linear_data(trials: int, bins: int, neurons: int, latents: int) -> tuple[LinearSystem, Tensor]:
@@ -208,39 +180,8 @@ def linear_data(trials: int, bins: int, neurons: int, latents: int) -> tuple[Lin
     return system, y + rest[1].sqrt() * torch.randn_like(y)
 
 
-def dynamax_values(system: LinearSystem, peer: Any) -> dict[str, Any]:
-    """The system under dynamax's names."""
-    assert system.noise is not None
-    return {
-        "initial_mean": system.initial_loc.numpy(),
-        "initial_covariance": system.initial_cov.numpy(),
-        "dynamics_weights": system.dynamics.numpy(),
-        "dynamics_covariance": system.innovation.numpy(),
-        "emission_weights": system.loading.numpy(),
-        "emission_bias": system.offset.numpy(),
-        "emission_covariance": torch.diag(system.noise).numpy(),
-    }
-
-
-def dynamax_em(peer: Any, start: Any, properties: Any, emissions: Any, steps: int) -> Callable[[], Any]:
-    """What `fit_em` of dynamax compiles, so many EM steps, compiled once: a call takes them."""
-    import jax
-
-    def step(y: Any, carry: Any, _: Any) -> Any:
-        now, state = carry
-        told, heights = jax.vmap(partial(peer.e_step, now))(y)
-        return peer.m_step(now, properties, told, state), peer.log_prior(now) + heights.sum()
-
-    run = jax.jit(lambda y, carry: jax.lax.scan(partial(step, y), carry, xs=None, length=steps)[0][0])
-    carry = (start, peer.initialize_m_step_state(start, properties))
-    jax.block_until_ready(run(emissions, carry))
-    return lambda: jax.block_until_ready(run(emissions, carry))
-
-
 def free_em(system: LinearSystem, y: Tensor, initial: str, steps: int) -> LinearSystem:
     """EM steps in whatever coordinates, as dynamax takes them: the models' own E and M steps."""
-    from ppmodels.population._system_maximise import Expected
-
     for _ in range(steps):
         found = smooth(system, y, False)
         q = Expected.of({}, found.moments(), found.precision.log_det, y, False)
