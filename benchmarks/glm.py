@@ -116,7 +116,7 @@ def memory(bins: int) -> None:
     slope = (peaks[2 * bins, 1.0] - peaks[bins, 1.0]) / bins
     million = peaks[2 * bins, 1.0] + slope * (1_000_000 - 2 * bins)
     print(
-        f"{slope * 2**20:.0f} bytes a bin, of which counts and what is seen are 800; so {million:.0f} MiB at 1,000,000"
+        f"{slope * 2**20:.0f} bytes a bin, 500 of them counts and what is seen; so {million:.0f} MiB at 1,000,000"
     )
 
 
