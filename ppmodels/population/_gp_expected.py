@@ -49,7 +49,7 @@ class Expected:
 
     def log_joint(self, readout: ProcessReadout) -> Tensor:
         """Return E log p(y, x), ()."""
-        return self.readout.expected_log_prob(readout) + self._processes(readout.kernel).sum()
+        return self.readout.expected_log_prob(readout) + self._processes(readout.kernel)[-1].sum()
 
     def maximise(self, bin_size: float, jitter: float) -> Theta:
         """Return the sites of the highest expected log density; of higher, as to the timescales."""
@@ -59,33 +59,39 @@ class Expected:
 
     def timescales(self, timescale: Tensor, bin_size: float, jitter: float) -> Tensor:
         """Return timescales (P,) of higher expected log density, by Fisher scoring in their logarithms."""
-        bins, log_scale = self.auto.shape[-1], timescale.log()
-        trials = len(self.path.mean)
-        value = self._processes(kernels(timescale, bins, bin_size, jitter))
-        for _ in range(STEPS):
+        bins, trials, log_scale = self.auto.shape[-1], len(self.path.mean), timescale.log()
+
+        def at(log_scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             kernel = kernels(log_scale.exp(), bins, bin_size, jitter)
+            return kernel, *self._processes(kernel)
+
+        kernel, root, inside, value = at(log_scale)
+        for _ in range(STEPS):
             apart = squared_lags(bins, bin_size, kernel) / log_scale.exp().square()[:, None, None]
-            change = torch.linalg.solve(kernel, kernel * apart)  # K^-1 dK / d log tau; apart is 0 on the diagonal
-            inside = torch.linalg.solve(kernel, self.auto)
-            slope = 0.5 * ((change @ inside).diagonal(dim1=-2, dim2=-1).sum(-1) - trials * _trace(change))
-            curve = 0.5 * trials * (change @ change).diagonal(dim1=-2, dim2=-1).sum(-1)
-            step = (slope / curve.clamp_min(1e-12)).clamp(-1, 1)
-            there = value
-            for _ in range(STEPS):
-                there = self._processes(kernels((log_scale + step).exp(), bins, bin_size, jitter))
-                step = torch.where(there >= value, step, step / 4)
-            better = there >= value
-            log_scale, value = torch.where(better, log_scale + step, log_scale), torch.where(better, there, value)
-            if float((slope.square() / curve.clamp_min(1e-12)).max()) < 1e-12 * (1 + float(value.abs().max())):
+            change = torch.cholesky_solve(kernel * apart, root)  # K^-1 dK / d log tau; apart is 0 on the diagonal
+            slope = 0.5 * ((change * inside.mT).sum((-2, -1)) - trials * _trace(change))
+            curve = (0.5 * trials * (change * change.mT).sum((-2, -1))).clamp_min(1e-12)
+            if float((slope.square() / curve).max()) < 1e-12 * (1 + float(value.abs().max())):
                 break
+            step, before = (slope / curve).clamp(-1, 1), value
+            for _ in range(STEPS):
+                kernel, root, inside, value = at(log_scale + step)
+                if bool((value >= before).all()):
+                    break
+                step = torch.where(value >= before, step, step / 4)
+            if not bool((value >= before).all()):
+                step = torch.where(value >= before, step, 0.0)
+                kernel, root, inside, value = at(log_scale + step)
+            log_scale = log_scale + step
         return log_scale.exp()
 
-    def _processes(self, kernel: Tensor) -> Tensor:
-        """E log N(x_p; 0, K_p) over the trials, (P,)."""
+    def _processes(self, kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cholesky factors of K_p, K_p^-1 sum E x_p x_p', and E log N(x_p; 0, K_p) over the trials, (P,)."""
         root, trials = torch.linalg.cholesky(kernel), len(self.path.mean)
-        misfit = torch.cholesky_solve(self.auto, root).diagonal(dim1=-2, dim2=-1).sum(-1)
+        inside = torch.cholesky_solve(self.auto, root)
         log_det = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return -0.5 * (misfit + trials * (log_det + kernel.shape[-1] * math.log(2 * math.pi)))
+        value = -0.5 * (_trace(inside) + trials * (log_det + kernel.shape[-1] * math.log(2 * math.pi)))
+        return root, inside, value
 
 
 def seen_alike(y: Tensor, gaps: bool) -> list[tuple[Tensor, Tensor | None]]:
