@@ -75,9 +75,9 @@ def poisson_glm(data: Any) -> None:
 def bnn(data: Any) -> None:
     units = data["units"]
     slope = numpyro.sample("slope", dist.Normal(0.0, 2.0).expand([units]).to_event(1))
-    offset = numpyro.sample("offset", dist.Normal(0.0, 2.0).expand([units]).to_event(1))
+    shift = numpyro.sample("shift", dist.Normal(0.0, 2.0).expand([units]).to_event(1))
     out = numpyro.sample("out", dist.Normal(0.0, units**-0.5).expand([units]).to_event(1))
     level = numpyro.sample("level", dist.Normal(0.0, 1.0))
     sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
-    mean = jnp.tanh(data["x"][:, None] * slope + offset) @ out + level
+    mean = jnp.tanh(data["x"][:, None] * slope + shift) @ out + level
     numpyro.sample("y", dist.Normal(mean, sigma), obs=data["y"])

@@ -72,9 +72,9 @@ def poisson_glm(data: Any) -> None:
 def bnn(data: Any) -> None:
     units = data["units"]
     slope = pm.Normal("slope", 0.0, 2.0, shape=units)
-    offset = pm.Normal("offset", 0.0, 2.0, shape=units)
+    shift = pm.Normal("shift", 0.0, 2.0, shape=units)
     out = pm.Normal("out", 0.0, units**-0.5, shape=units)
     level = pm.Normal("level", 0.0, 1.0)
     sigma = pm.HalfNormal("sigma", 1.0)
-    mean = pt.dot(pt.tanh(data["x"][:, None] * slope + offset), out) + level
+    mean = pt.dot(pt.tanh(data["x"][:, None] * slope + shift), out) + level
     pm.Normal("y", mean, sigma, observed=data["y"])

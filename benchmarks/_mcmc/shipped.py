@@ -71,7 +71,7 @@ def bnn() -> Problem:
     grid = np.linspace(-1.5, 1.5, 7)
 
     def scored(draws: Arrays) -> Arrays:
-        hidden = np.tanh(grid[:, None] * draws["slope"][..., None, :] + draws["offset"][..., None, :])
+        hidden = np.tanh(grid[:, None] * draws["slope"][..., None, :] + draws["shift"][..., None, :])
         f = (hidden * draws["out"][..., None, :]).sum(-1) + draws["level"][..., None]  # (chain, draw, grid)
         return {"f": f, "sigma": draws["sigma"]}
 
@@ -87,10 +87,10 @@ def _poisson_glm(X: Tensor, y: Tensor) -> None:
 
 def _bnn(x: Tensor, y: Tensor) -> None:
     slope: Any = pyro.sample("slope", dist.Normal(0.0, 2.0).expand([UNITS]).to_event(1))
-    offset: Any = pyro.sample("offset", dist.Normal(0.0, 2.0).expand([UNITS]).to_event(1))
+    shift: Any = pyro.sample("shift", dist.Normal(0.0, 2.0).expand([UNITS]).to_event(1))
     out: Any = pyro.sample("out", dist.Normal(0.0, UNITS**-0.5).expand([UNITS]).to_event(1))
     level = pyro.sample("level", dist.Normal(0.0, 1.0))
     sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
-    mean = torch.tanh(x[:, None] * slope + offset) @ out + level  # (N,)
+    mean = torch.tanh(x[:, None] * slope + shift) @ out + level  # (N,)
     with pyro.plate("rows", len(y)):
         pyro.sample("y", dist.Normal(mean, sigma), obs=y)

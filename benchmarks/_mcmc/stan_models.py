@@ -97,15 +97,15 @@ model {
     "bnn": """
 data { int N; int units; vector[N] x; vector[N] y; }
 parameters {
-  vector[units] slope; vector[units] offset; vector[units] out; real level; real<lower=0> sigma;
+  vector[units] slope; vector[units] shift; vector[units] out; real level; real<lower=0> sigma;
 }
 model {
   slope ~ normal(0, 2);
-  offset ~ normal(0, 2);
+  shift ~ normal(0, 2);
   out ~ normal(0, inv_sqrt(units));
   level ~ std_normal();
   sigma ~ std_normal();
-  y ~ normal(tanh(x * slope' + rep_matrix(offset', N)) * out + level, sigma);
+  y ~ normal(tanh(x * slope' + rep_matrix(shift', N)) * out + level, sigma);
 }
 """,
 }
