@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from inference import em
+from inference.em import PATIENCE
 from inference.optimum.lbfgs import maximise
 from ppmodels.base import Data
 
@@ -81,7 +82,7 @@ def test_the_bound_never_falls_and_the_likelihood_does():
     grid = torch.linspace(0.5, 6.0, 1101)
     scores = torch.stack([Squares().log_likelihood(theta, x) for theta in grid])
     best = float(grid[scores.argmax()])  # where the exact likelihood is highest: EM with the exact E step stays there
-    fit = em.fit(Squares(begin=best), data, num_restarts=1, num_steps=60, tol=1e-12)
+    fit = em.fit(Squares(begin=best), data, num_restarts=1, num_steps=PATIENCE - 1, tol=1e-12)
     assert fit.trace["bound"].diff().min() > -1e-9
     assert fit.trace["log_likelihood"].diff().min() < -1e-6
     assert fit.trace["log_likelihood"][-1] < fit.trace["log_likelihood"][0]
@@ -89,3 +90,6 @@ def test_the_bound_never_falls_and_the_likelihood_does():
     gap = fit.trace["log_likelihood"] - fit.trace["bound"]
     assert gap.min() > 0
     assert "the E step is approximate: one normal where there are two modes" in fit.info["message"]
+    longer = em.fit(Squares(begin=best), data, num_restarts=1, num_steps=3 * PATIENCE, tol=1e-12)
+    assert not longer.info["converged"]  # steps that only led away are not the answer
+    assert longer.trace["log_likelihood"][-1] == fit.trace["log_likelihood"].max()

@@ -237,7 +237,7 @@ def test_what_cannot_be_is_said():
         DirichletProcessMixture(concentration=0.0)
     holes = TWO.clone()
     holes[3, 1] = math.nan
-    with pytest.raises(ValueError, match="missing values"):
+    with pytest.raises(ValueError, match="x is nan in row 3, column 1"):
         svi.fit(DirichletProcessMixture(), data_of(holes), guide="blocks")
     with pytest.raises(ValueError, match="missing values"):
         coordinate_ascent(DirichletProcessMixture(), data_of(holes))
