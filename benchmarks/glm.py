@@ -115,9 +115,7 @@ def memory(bins: int) -> None:
         print(f"{length:8} {round(window / 0.01):7} {row['mebibytes']:6.0f} {lags:23.0f}")
     slope = (peaks[2 * bins, 1.0] - peaks[bins, 1.0]) / bins
     million = peaks[2 * bins, 1.0] + slope * (1_000_000 - 2 * bins)
-    print(
-        f"{slope * 2**20:.0f} bytes a bin, 500 of them counts and what is seen; so {million:.0f} MiB at 1,000,000"
-    )
+    print(f"{slope * 2**20:.0f} bytes a bin, 500 of them counts and what is seen; so {million:.0f} MiB at 1,000,000")
 
 
 def posterior(bins: int) -> None:
