@@ -23,7 +23,7 @@ def fit(model: Any, *args: Any, seed: int = 0, num_samples: int = 1000, **kwargs
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1; it is {num_samples}")
     with fresh(model, args, kwargs, seed=seed) as own:
-        check_data(own, args, kwargs)  # refuses what is not one data set with all that the model observes
+        check_data(own, args, kwargs)
         draws: dict[str, Tensor] = {}
         for name, site in own.posterior(args[0]).items():
             if isinstance(site, Distribution):

@@ -13,7 +13,7 @@ def peak(model: Any, args: Any, kwargs: Any, *, curvature: bool = False) -> Peak
     """Return what the model knows of its only mode; None where it knows none."""
     if not isinstance(model, HasPeak):
         return None
-    check_data(model, args, kwargs)  # refuses what is not one data set with all that the model observes
+    check_data(model, args, kwargs)
     return model.peak(args[0], curvature)
 
 

@@ -2,15 +2,7 @@ import pytest
 import torch
 
 from ppmodels.nn.denoiser import MLPDenoiser, TimeEmbedding
-
-
-def randomised(network):
-    """Zero-initialised layers would hide what stands before them."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return network
+from tests.ppmodels.nn.networks import randomised
 
 
 def test_embedding_tells_times_apart():

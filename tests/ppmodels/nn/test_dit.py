@@ -9,14 +9,7 @@ from ppmodels.diffusion.parametrisation import Denoiser
 from ppmodels.diffusion.samplers import sample
 from ppmodels.diffusion.schedule import cosine
 from ppmodels.nn.dit import AdaptiveBlock, DiffusionTransformer
-
-
-def randomised(network):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return network
+from tests.ppmodels.nn.networks import randomised
 
 
 @pytest.mark.parametrize(("shape", "patch"), [((1, 8, 8), 2), ((3, 4, 6), 1), ((2, 6, 9), 3)])

@@ -2,14 +2,7 @@ import pytest
 import torch
 
 from ppmodels.nn.unet import SelfAttention2d, UNet
-
-
-def randomised(network):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return network
+from tests.ppmodels.nn.networks import randomised
 
 
 @pytest.mark.parametrize("multiples", [(1,), (1, 2), (1, 2, 2), (2, 4)])
