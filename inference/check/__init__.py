@@ -69,7 +69,8 @@ def diagnose(fit: Fit) -> Diagnosis:
     """Return what speaks against a fit: the run, the chains, the approximation, the model.
 
     Rank R-hat (nested for many chains) and bulk and tail ESS of each site element (of a network, of what it
-    predicts in place of its weights), each chain's log density, divergences, BFMI, tree depth, Pareto k-hat, convergence of an optimiser, and posteriors wider than their priors.
+    predicts in place of its weights), each chain's log density, divergences, BFMI, tree depth,
+    Pareto k-hat, convergence of an optimiser, and posteriors wider than their priors.
     """
     posterior = judged(fit, _posterior(fit))
     found = [*findings.optimisation(fit), *findings.importance(fit), *findings.divergences(fit)]
