@@ -1,6 +1,5 @@
 """Diffusion: a sampler's own cost a step beside diffusers', quality by evaluations, a training step beside a peer's."""
 
-import argparse
 import importlib
 import sys
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import torch
+import tyro
 from torch import Tensor, nn
 
 from benchmarks._clock import timed
@@ -30,11 +30,18 @@ SCHEDULE = linear()
 
 
 def main() -> None:
-    """Print the tables; one thread, processor time. `--out FILE` keeps them."""
-    parser = argparse.ArgumentParser(prog="benchmarks diffusion")
-    parser.add_argument("--out", type=Path, help="a file to keep the tables in")
+    """Read the command line and run."""
+    tyro.cli(compare, description=__doc__)
+
+
+def compare(out: Path | None = None) -> None:
+    """Print the tables; one thread, processor time.
+
+    Args:
+        out: a file for the tables as text.
+    """
     torch.set_num_threads(1)
-    with recorded(parser.parse_args().out, "torch", "diffusers", "denoising-diffusion-pytorch"):
+    with recorded(out, "torch", "diffusers", "denoising-diffusion-pytorch"):
         overhead()
         quality()
         training()

@@ -1,13 +1,13 @@
 """Gaussian mixtures beside scikit-learn and pomegranate: seconds to the top from k-means, and memory."""
 
-import argparse
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import tyro
 
 from benchmarks._clock import fastest
 from benchmarks._record import recorded
@@ -20,6 +20,7 @@ from ppmodels.clustering import _covariance
 from ppmodels.clustering._statistics import of_labels
 from ppmodels.clustering.gmm import GaussianMixture
 
+Table = Literal["memory", "top", "pass"]
 SHAPES = [(200_000, 2, 8), (200_000, 25, 8), (100_000, 10, 32), (50_000, 50, 16), (10_000, 100, 10), (1_000_000, 2, 4)]
 MEMORY = (100_000, 20, 16)
 SHORT = 1e-3  # nats below the best that still count as there
@@ -28,18 +29,26 @@ STEPS = 150  # at most, after which the best known is what was reached
 
 
 def main() -> None:
-    """Print the tables; one thread, processor seconds. `--out FILE` keeps them."""
-    tables = {"memory": memory, "top": to_the_top, "pass": per_pass}  # memory first: what is freed hides a peak
-    parser = argparse.ArgumentParser(prog="benchmarks mixture")
-    parser.add_argument("tables", nargs="*", metavar="top|pass|memory", help="which of the tables; all unless said")
-    parser.add_argument("--out", type=Path, help="a file to keep the tables in")
-    asked = parser.parse_args()
+    """Read the command line and run."""
+    tyro.cli(compare, description=__doc__)
+
+
+def compare(
+    tables: tyro.conf.Positional[tuple[Table, ...]] = ("memory", "top", "pass"), out: Path | None = None
+) -> None:
+    """Print the tables; one thread, processor seconds.
+
+    Args:
+        tables: which; all unless said, memory first, as what is freed hides a peak.
+        out: a file for the tables as text.
+    """
+    runs = {"memory": memory, "top": to_the_top, "pass": per_pass}
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     warnings.simplefilter("ignore")
-    with recorded(asked.out, "torch", "scikit-learn", "pomegranate"):
-        for name in asked.tables or tables:
-            tables[name]()
+    with recorded(out, "torch", "scikit-learn", "pomegranate"):
+        for name in tables:
+            runs[name]()
 
 
 def to_the_top() -> None:

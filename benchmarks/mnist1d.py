@@ -1,9 +1,9 @@
 """A diagonal state space on MNIST-1D: ten classes of sequences of length 40, made by their own package."""
 
-import argparse
 from pathlib import Path
 
 import torch
+import tyro
 from mnist1d.data import get_dataset_args, make_dataset
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -19,11 +19,18 @@ PUBLISHED = "published: logistic 0.32, perceptron 0.68, GRU 0.91, convolutions 0
 
 
 def main() -> None:
-    """Print held-out accuracy over epochs; one thread, processor time. `--out FILE` keeps it."""
-    parser = argparse.ArgumentParser(prog="benchmarks mnist1d")
-    parser.add_argument("--out", type=Path, help="a file to keep the table in")
+    """Read the command line and run."""
+    tyro.cli(compare, description=__doc__)
+
+
+def compare(out: Path | None = None) -> None:
+    """Print held-out accuracy over epochs; one thread, processor time.
+
+    Args:
+        out: a file for the table as text.
+    """
     torch.set_num_threads(1)
-    with recorded(parser.parse_args().out, "torch", "mnist1d"):
+    with recorded(out, "torch", "mnist1d"):
         learn()
 
 

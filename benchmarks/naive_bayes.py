@@ -1,11 +1,11 @@
 """Naive Bayes beside scikit-learn and pomegranate: prediction of real columns, and counting text in small batches."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from scipy import sparse
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 
@@ -19,11 +19,18 @@ TEXTS, WORDS, CELLS, TOPICS = 100_000, 50_000, 43, 20
 
 
 def main() -> None:
-    """Print the tables; one thread, least processor seconds of several runs. `--out FILE` keeps them."""
-    parser = argparse.ArgumentParser(prog="benchmarks naive_bayes")
-    parser.add_argument("--out", type=Path, help="a file to keep the tables in")
+    """Read the command line and run."""
+    tyro.cli(compare, description=__doc__)
+
+
+def compare(out: Path | None = None) -> None:
+    """Print the tables; one thread, least processor seconds of several runs.
+
+    Args:
+        out: a file for the tables as text.
+    """
     torch.set_num_threads(1)
-    with recorded(parser.parse_args().out, "torch", "scikit-learn", "pomegranate"):
+    with recorded(out, "torch", "scikit-learn", "pomegranate"):
         gaussian()
         text()
 

@@ -1,11 +1,11 @@
 """State spaces: the kernel beside the published form, the layer beside its transforms, the step, the cost laws."""
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+import tyro
 from torch import Tensor
 
 from benchmarks._clock import milliseconds
@@ -22,12 +22,19 @@ TARGETS = {1024: 15, 4096: 30, 16384: 50, 65536: 100}
 
 
 def main() -> None:
-    """Print the tables; one thread, least processor time of several runs, in milliseconds unless said."""
-    parser = argparse.ArgumentParser(prog="benchmarks s4")
-    parser.add_argument("--out", type=Path, help="a file to keep the tables in")
+    """Read the command line and run."""
+    tyro.cli(compare, description=__doc__)
+
+
+def compare(out: Path | None = None) -> None:
+    """Print the tables; one thread, least processor time of several runs, in milliseconds unless said.
+
+    Args:
+        out: a file for the tables as text.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    with recorded(parser.parse_args().out, "torch"):
+    with recorded(out, "torch"):
         kernels()
         layers()
         steps()

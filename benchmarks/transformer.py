@@ -1,12 +1,12 @@
 """Transformers: a training step beside nanoGPT's and torch's own, generation with and without a cache, a recipe."""
 
-import argparse
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -22,18 +22,24 @@ STEPS, RECIPE = 2000, 1.88
 
 
 def main() -> None:
-    """Print the tables; one thread, processor time. `--out FILE` keeps them."""
-    parser = argparse.ArgumentParser(prog="benchmarks transformer")
-    parser.add_argument("--nanogpt", type=Path, help="a folder with nanoGPT's model.py, to be timed side by side")
-    parser.add_argument("--text", type=Path, help="tiny Shakespeare, to follow nanoGPT's recipe for a CPU")
-    parser.add_argument("--out", type=Path, help="a file to keep the tables in")
-    told = parser.parse_args()
+    """Read the command line and run."""
+    tyro.cli(compare, description=__doc__)
+
+
+def compare(nanogpt: Path | None = None, text: Path | None = None, out: Path | None = None) -> None:
+    """Print the tables; one thread, processor time.
+
+    Args:
+        nanogpt: a folder with nanoGPT's model.py, to be timed side by side.
+        text: tiny Shakespeare, to follow nanoGPT's recipe for a CPU.
+        out: a file for the tables as text.
+    """
     torch.set_num_threads(1)
-    with recorded(told.out, "torch"):
-        training(told.nanogpt)
+    with recorded(out, "torch"):
+        training(nanogpt)
         generation()
-        if told.text:
-            recipe(told.text)
+        if text:
+            recipe(text)
 
 
 def training(folder: Path | None) -> None:
