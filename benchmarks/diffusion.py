@@ -87,7 +87,7 @@ def quality() -> None:
         "DPM-Solver++ 2M": (solvers.dpmpp_2m, (10, 15, 20), 1),
         "order 3": (solvers.dpmpp_3m, (10, 15, 20), 1),
         "PNDM": (solvers.pndm, (10, 15, 20), 1),
-        "Heun": (solvers.heun, (5, 8, 10, 13), 2),
+        "Heun": (solvers.heun, (5, 8, 10), 2),
     }
     for title, (loc, scale) in worlds.items():
         size = 4096 // len(loc)

@@ -13,10 +13,12 @@ import torch
 from rich.console import Console
 
 from ppmodels.diffusion.ddim import ddim
+from ppmodels.diffusion.likelihood import log_likelihood, standard_normal_prior
 from ppmodels.diffusion.mixture import NoisedMixture
 from ppmodels.diffusion.parametrisation import Denoiser
 from ppmodels.diffusion.samplers import ancestral
 from ppmodels.diffusion.schedule import linear
+from ppmodels.diffusion.sde import VP, probability_flow
 from ppmodels.diffusion.solvers import dpmpp_2m, dpmpp_3m, heun, pndm
 
 ANGLE = 2 * torch.pi * torch.arange(8, dtype=torch.float64) / 8
@@ -34,6 +36,7 @@ def main(folder: str | Path = "runs/diffusion_2d", rows: int = 2000, seed: int =
     noise, data = torch.randn(rows, 2, generator=generator).double(), WORLD.sample(rows, generator)[0]
     draw_fields(Path(folder), data, noise)
     draw_paths(Path(folder), data, noise[:5], generator)
+    draw_likelihood(Path(folder))
 
     exact, errors = dpmpp_3m(DENOISER, noise, num_inference_steps=400), {}
     figure, axis = plt.subplots(figsize=(7, 4.6), layout="constrained")
@@ -82,6 +85,25 @@ def draw_paths(folder: Path, data: torch.Tensor, noise: torch.Tensor, generator:
             axis.plot(*way[0], "x", *way[-1], "o", color=line.get_color())
         axis.set(title=f"{name}, from noise (x) to data (o)", **FRAME)
     figure.savefig(folder / "reverse_paths.png", dpi=150)
+
+
+def draw_likelihood(folder: Path) -> None:
+    """Log densities along two rays at growing times: the truth, and what the flow's change of volume tells."""
+    walk, radius = VP(), torch.linspace(0, 3.2, 33, dtype=torch.float64)
+    velocity = probability_flow(walk, lambda x, t: WORLD.score(x, *walk.level(t, x)))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained", sharey=True)
+    rays = {"through a cluster": ANGLE[0], "between two clusters": ANGLE[:2].mean()}
+    for axis, (name, angle) in zip(axes, rays.items(), strict=True):
+        x = radius[:, None] * torch.stack([angle.cos(), angle.sin()])  # (33, 2)
+        for k, time in enumerate((1e-5, 0.05, 0.2, 0.5)):
+            level = (float(part) for part in walk.level(torch.tensor([time]).double(), x[:1]))
+            told = log_likelihood(velocity, x, standard_normal_prior(), start=time, end=1.0)
+            axis.plot(radius, WORLD.log_prob(x, *level), color=f"C{k}", label=f"t = {time:g}")
+            axis.plot(radius, told.value, "o", ms=3, color=f"C{k}")
+        axis.set(title=f"A ray {name}", xlabel="distance from the middle", ylim=(-16, 0))
+    axes[0].set_ylabel("log density (line: truth; dots: by the flow)")
+    axes[0].legend(title="time of noise")
+    figure.savefig(folder / "likelihood.png", dpi=150)
 
 
 # %%

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-SPACINGS = ("linspace", "leading", "trailing", "log_snr", "karras", "balanced")
+SPACINGS = ("linspace", "leading", "trailing", "log_snr", "karras", "angle", "balanced")
 
 
 def timesteps(log_snr: Tensor, steps: int, spacing: str, start: float | None) -> Tensor:
-    """Falling times that end in 0, (steps + 1,): integers, or fractions for log_snr, karras and balanced.
+    """Falling times that end in 0, (steps + 1,): integers, or fractions for log_snr, karras, angle and balanced.
 
     log_snr: log(alpha / sigma) at t = 0..T, (T + 1,).
     """
@@ -38,9 +38,11 @@ def _ruler(log_snr: Tensor, spacing: str) -> Tensor:
         return -log_snr
     if spacing == "karras":
         return (-log_snr / 7).exp()
+    angle = (-log_snr).exp().atan()
+    if spacing == "angle":
+        return angle
     # Half of the steps are even in the logarithm, which resolves every scale; half in the angle between
     # signal and noise, which changes where the samples decide what they will be.
-    angle = (-log_snr).exp().atan()
     return _unit(-log_snr) + _unit(angle)
 
 

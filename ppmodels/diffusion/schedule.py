@@ -101,8 +101,8 @@ class Schedule:
     def grid(self, num_inference_steps: int, spacing: str = "linspace", start: float | None = None) -> list[Level]:
         """Levels that a sampler visits, noisiest first and the data last: num_inference_steps + 1 of them.
 
-        spacing: `linspace`, `leading`, `trailing` (whole steps); `log_snr`, `karras` (rho 7), `balanced`
-        between log_snr and the angle atan(sigma / alpha) (fractional ones).
+        spacing: `linspace`, `leading`, `trailing` (whole steps); `log_snr`, `karras` (rho 7), `angle`
+        (atan(sigma / alpha)), `balanced` between log_snr and the angle (fractional ones).
         start: the time to begin from; T when None.
         Raises: ValueError for an unknown spacing, or more steps than there are.
         """

@@ -98,35 +98,31 @@ def heun(
     x: Tensor,
     *,
     num_inference_steps: int = 10,
-    variable: str = "log_snr",
-    spacing: str = "balanced",
+    variable: str = "angle",
+    spacing: str | None = None,
     start: float | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Heun's rule, in one of two variables: 2 num_inference_steps - 1 evaluations.
+    r"""Heun's rule, in one of two variables: 2 num_inference_steps - 1 evaluations.
 
-    variable: `log_snr` integrates x0, linear in lambda, exactly; `sigma` is the rule for dy / dr, which goes
-    with the spacing `karras`.
+    `angle`: with :math:`\phi = \arctan(\sigma / \alpha)` a variance preserving flow is :math:`dx / d\phi = v`, as
+    smooth at the noise as at the data. What signal and noise do alone is a rotation, taken exactly,
 
-    Source: Karras et al. (2022), arXiv:2206.00364, algorithm 1, for sigma.
+    .. math:: \hat x_s = \cos\delta\, x_t + \sin\delta\, v_t, \quad
+        x_s = \hat x_s + \tan\tfrac{\delta}{2} \bigl(v(\hat x_s) - \cos\delta\, v_t + \sin\delta\, x_t\bigr),
+        \quad \delta = \phi_s - \phi_t
+
+    `sigma`: the rule for dy / dr.
+
+    spacing: even in the angle, or `karras` for sigma, unless said.
+    Source: Karras et al. (2022), arXiv:2206.00364, algorithm 1, for sigma; Salimans and Ho (2022),
+    arXiv:2202.00512, appendix D, for the flow in the angle.
     """
-    if variable not in ("log_snr", "sigma"):
-        raise ValueError(f"no variable {variable!r}; there are: log_snr, sigma")
-    grid = denoiser.schedule.grid(num_inference_steps, spacing, start)
-    target = "x0" if variable == "log_snr" else "epsilon"
-    for i, (t, s) in enumerate(pairwise(grid)):
-        first = denoiser.predict(x, t, target)
-        if s.sigma == 0:
-            x = first if target == "x0" else _euler(x, first, t, s)
-        elif target == "x0":
-            end = _log_snr(s)
-            newest, far = exponential([_log_snr(t), end], end)
-            base = s.sigma / t.sigma * x
-            second = denoiser.x0(base + s.alpha * (newest + far) * first, s)
-            x = base + s.alpha * (newest * first + far * second)
-        else:
-            second = denoiser.epsilon(_euler(x, first, t, s), s)
-            x = _euler(x, (first + second) / 2, t, s)
+    if variable not in ("angle", "sigma"):
+        raise ValueError(f"no variable {variable!r}; there are: angle, sigma")
+    step, usual = (_heun_angle, "angle") if variable == "angle" else (_heun_sigma, "karras")
+    for i, (t, s) in enumerate(pairwise(denoiser.schedule.grid(num_inference_steps, spacing or usual, start))):
+        x = step(denoiser, x, t, s)
         if callback:
             callback(i, s.t, x)
     return x
@@ -163,6 +159,25 @@ def pndm(
         if callback:
             callback(i, s.t, x)
     return x
+
+
+def _heun_angle(denoiser: Denoiser, x: Tensor, t: Level, s: Level) -> Tensor:
+    turn = math.atan2(s.sigma, s.alpha) - math.atan2(t.sigma, t.alpha)
+    growth = math.hypot(s.alpha, s.sigma) / math.hypot(t.alpha, t.sigma)  # 1 where variance is preserved
+    cos, sin = growth * math.cos(turn), growth * math.sin(turn)
+    v = denoiser.predict(x, t, "v")
+    turned, kept = (cos * x).add_(v, alpha=sin), (cos * v).sub_(x, alpha=sin)
+    if s.sigma == 0:
+        return turned
+    return turned.add_(denoiser.predict(turned, s, "v") - kept, alpha=math.tan(turn / 2))
+
+
+def _heun_sigma(denoiser: Denoiser, x: Tensor, t: Level, s: Level) -> Tensor:
+    first = denoiser.epsilon(x, t)
+    guess = _euler(x, first, t, s)
+    if s.sigma == 0:
+        return guess
+    return _euler(x, (first + denoiser.epsilon(guess, s)) / 2, t, s)
 
 
 def _euler(x: Tensor, slope: Tensor, t: Level, s: Level) -> Tensor:

@@ -107,7 +107,7 @@ def test_fractional_times_lie_between_and_whole_ones_are_the_table():
     assert float(schedule.sigma[1]) < float(sigma[1]) < float(schedule.sigma[2])
 
 
-@pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing", "log_snr", "karras", "balanced"])
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing", "log_snr", "karras", "angle", "balanced"])
 @pytest.mark.parametrize("steps", [1, 2, 10, 999, 1000])
 def test_grids_fall_to_the_data(spacing, steps):
     grid = linear().grid(steps, spacing)

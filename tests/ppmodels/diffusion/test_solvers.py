@@ -9,20 +9,18 @@ from ppmodels.diffusion.ddim import ddim
 from ppmodels.diffusion.distance import sliced_wasserstein
 from ppmodels.diffusion.mixture import NoisedMixture
 from ppmodels.diffusion.parametrisation import Denoiser
-from ppmodels.diffusion.schedule import edm, linear
+from ppmodels.diffusion.schedule import Schedule, linear
 
 SCHEDULE = linear()
 
 
-def end_error(solver, steps, gaussian, **options):
+def end_error(solver, steps, gaussian):
     """Error of the end point against the exact map of the flow, N(0.7, 0.5^2), stopped at sigma 0.1.
 
     The step to sigma 0 would hide the order: it is of first order for everybody.
     """
-    schedule = edm(steps, 0.1, 80.0)
-    if options.get("spacing") == "log_snr" or solver is not None:
-        ratio = torch.linspace(math.log(0.1), math.log(80.0), steps, dtype=torch.float64).exp()
-        schedule = type(schedule)(torch.ones(steps + 1).double(), torch.cat([torch.zeros(1).double(), ratio]))
+    sigma = torch.linspace(math.log(0.1), math.log(80.0), steps, dtype=torch.float64).exp()
+    schedule = Schedule(torch.ones(steps + 1).double(), torch.cat([torch.zeros(1).double(), sigma]))
     world = gaussian(0.25, mean=0.7)
     start = torch.tensor([[55.0], [-30.0], [3.0]], dtype=torch.float64)
     reached = {}
@@ -123,29 +121,22 @@ def blobs():
 
 
 def test_fewer_evaluations_for_the_same_quality(ring):
-    """DPM-Solver++ and PNDM at 20 evaluations are nearer to the mixture than DDIM at 100; Heun at 25."""
+    """DPM-Solver++ and PNDM at 20 evaluations, and Heun at 19, are nearer to the mixture than DDIM at 100."""
     distance, apart = distances(ring, 0.25)
-    fifty, hundred = distance(ddim, 50), distance(ddim, 100)
+    hundred = distance(ddim, 100)
     assert 0.003 < apart < 0.006
     assert distance(solvers.dpmpp_2m, 20) < hundred < 0.015
     assert distance(solvers.pndm, 20) < hundred
     assert distance(solvers.dpmpp_3m, 20) < 1.1 * hundred
-    assert distance(solvers.heun, 13) < hundred
-    assert distance(solvers.heun, 10) < fifty
+    assert distance(solvers.heun, 10) < hundred
 
 
 def test_and_on_a_mixture_that_the_spacing_was_not_chosen_on(blobs):
     distance, apart = blobs
-    fifty, hundred = distance(ddim, 50), distance(ddim, 100)
+    hundred = distance(ddim, 100)
     assert 0.003 < apart < 0.006
     assert distance(solvers.dpmpp_2m, 20) < hundred
-    assert distance(solvers.heun, 10) < fifty
-
-
-@pytest.mark.xfail(strict=True, reason="a second-order rule in ten steps: 0.040 where DDIM's hundred reach 0.024")
-def test_heun_at_19_evaluations_is_as_good_as_ddim_at_100(blobs):
-    distance, _ = blobs
-    assert distance(solvers.heun, 10) <= distance(ddim, 100)
+    assert distance(solvers.heun, 10) < hundred
 
 
 def test_evaluations_are_what_is_told(ring, seeded):
