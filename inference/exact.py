@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from inference.base import Fit, Unsupported, check_data, fresh
-from ppmodels.base import HasPosterior
+from ppmodels.base import HasEvidence, HasPosterior
 
 
 def fit(model: Any, *args: Any, seed: int = 0, num_samples: int = 1000, **kwargs: Any) -> Fit:
@@ -31,7 +31,7 @@ def fit(model: Any, *args: Any, seed: int = 0, num_samples: int = 1000, **kwargs
             else:  # a function of the sites before it
                 draws[name] = site(draws).sample()
         info: dict[str, Any] = {"seed": seed, "converged": True, "message": "exact"}
-        if hasattr(own, "log_evidence"):
+        if isinstance(own, HasEvidence):
             info["log_evidence"] = float(own.log_evidence(args[0]))
         info["seconds"] = time.perf_counter() - began
         return Fit(own, args, kwargs, "exact", draws, info=info)

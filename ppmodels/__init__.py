@@ -32,7 +32,7 @@ def load(name: str) -> Callable[..., Model]:
 def _files() -> dict[str, str]:
     """Model files by name: those of a family's folder that hold a class with a `model`."""
     root = Path(__file__).parent
-    families = [f for f in pkgutil.iter_modules([str(root)]) if f.ispkg and f.name not in {"nn", "datasets"}]
+    families = [f for f in pkgutil.iter_modules([str(root)]) if f.ispkg and f.name not in {"base", "nn", "datasets"}]
     found = {}
     for family in families:
         for file in pkgutil.iter_modules([str(root / family.name)]):

@@ -13,7 +13,7 @@ from torch import Tensor
 from inference.base import Fit, Unsupported, fresh, joint
 from inference.em.incremental import Stream, climb_by_batches, refuse_without_sums
 from inference.em.problem import Point, Problem, plain
-from ppmodels.base import HasEM, Theta
+from ppmodels.base import ApproximateEM, HasEM, HasRestart, Theta
 
 __all__ = ["Stream", "fit"]
 
@@ -45,8 +45,8 @@ def fit(
     num_restarts: starts. The highest objective wins, and of those that agree with it to tol the first; a
         collapsed one wins only when all have collapsed.
     accelerate: extrapolate each pair of steps in unconstrained coordinates (SQUAREM), and take the plain
-        step where that would lower the objective: the objective never falls. A model that says of itself
-        `climbs = False`, as its E step is `approximate`, is stepped plainly until its objective stands still, or
+        step where that would lower the objective: the objective never falls. A model whose E step is approximate
+        (`ApproximateEM`), so that this does not hold, is stepped plainly until its objective stands still, or
         has been below its highest for long; the highest is then the answer, and not called converged.
     prior: maximise log p(x, theta) instead of log p(x | theta). Off, because EM is known for the maximum
         of the likelihood, and others' figures are that; on, no component can collapse.
@@ -71,16 +71,17 @@ def fit(
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
         program = joint(own, tuple(plain(own, each) for each in args), kwargs)
         problem = Problem(own, args[0], program, prior)
-        kinds = own.start, getattr(own, "restart", own.start)  # in turn, where a model knows another kind
+        kinds = own.start, own.restart if isinstance(own, HasRestart) else own.start
         starts = [kinds[i % 2](args[0]) for i in range(num_restarts)]  # first, as a climb may draw numbers too
-        climb = Climb(problem, num_steps, tol, accelerate, getattr(own, "climbs", True), batch_size)
+        climbs = own.climbs if isinstance(own, ApproximateEM) else True
+        climb = Climb(problem, num_steps, tol, accelerate, climbs, batch_size)
         paths = [climb.climb(start) for start in bar.track(starts, description="em")]
         best = _best(paths, tol, guard)
         draws = {name: value[None, None] for name, value in best.points[-1].theta.items()}
         info = {**best.result(), "seed": seed, "seconds": time.perf_counter() - began}
         info |= {"tol": tol, "accelerate": accelerate, "prior": prior, "batch_size": batch_size}
         info["restarts"] = [path.result() for path in paths]
-        if approximate := getattr(own, "approximate", ""):
+        if approximate := own.approximate if isinstance(own, ApproximateEM) else "":
             info |= {"approximate": approximate, "message": f"{best.message}; the E step is approximate: {approximate}"}
             log.warning("em: the E step is approximate (%s); log_likelihood is what it says of it", approximate)
         return Fit(own, args, kwargs, "em", draws, _trace(problem, best), info=info)

@@ -12,7 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ppmodels.base import Data, HasEM, HasStatistics, Theta
+from ppmodels.base import Data, HasEM, HasOptional, HasStatistics, Theta
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,6 @@ class Problem:
 
 def plain(model: Any, data: Any) -> Any:
     """Return the data without what only the E and M steps read, such as weights of rows."""
-    optional = getattr(model, "optional", ())
-    if not optional or not isinstance(data, Data):
+    if not isinstance(model, HasOptional) or not isinstance(data, Data):
         return data
-    return replace(data, given={name: value for name, value in data.given.items() if name not in optional})
+    return replace(data, given={name: value for name, value in data.given.items() if name not in model.optional})

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import _check_sample_weight
 
 from inference.base import Unsupported
+from ppmodels.base import HasOptional
 
 
 def weights(model: Any, method: str, sample_weight: Any, X: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -16,7 +17,7 @@ def weights(model: Any, method: str, sample_weight: Any, X: np.ndarray) -> tuple
     if sample_weight is None:
         return {}, {}
     weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
-    if method == "em" and "weight" in getattr(model, "optional", ()):
+    if method == "em" and isinstance(model, HasOptional) and "weight" in model.optional:
         return {"weight": weight}, {}
     if method == "mode":
         return {}, {"weight": weight}

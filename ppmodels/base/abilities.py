@@ -1,112 +1,26 @@
-"""The contract: what a data set is, what a model is, and what a model may add.
-
-This file is all that `inference` knows of `ppmodels`, and all that a new model must know of the project.
-"""
+"""What a model may add to its story, a protocol each; back ends ask for these and for nothing else."""
 
 # pyright: reportReturnType=false
 # A protocol's method is its docstring: what it returns is for models to say.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-import pyro
 import torch
 from pyro.distributions import Distribution
 from torch import Tensor, nn
 
+from ppmodels.base.model import Data, Model
+
 Theta = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Data:
-    """Some or all rows of one data set.
-
-    rows: rows of the whole set, also when this holds only some of them.
-    given: what the model conditions on and never scores, each (here, ...).
-    observed: values of the model's observed sites, each (here, ...).
-    index: which rows these are, (here,); None means all of them.
-    coords: labels along a named dimension, {"feature": ("eruptions", "waiting")}.
-    units: of what a label or an array's name stands for, {"waiting": "min"}; pictures write them on their axes.
-    """
-
-    rows: int
-    given: Mapping[str, Tensor] = field(default_factory=dict)
-    observed: Mapping[str, Tensor] = field(default_factory=dict)
-    index: Tensor | None = None
-    coords: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    units: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        model: "Model",
-        coords: Mapping[str, Sequence[Any]] | None = None,
-        units: Mapping[str, str] | None = None,
-        **values: Any,
-    ) -> "Data":
-        """Arrays by name, sorted into observed and given; all have the same number of rows.
-
-        Raises: ValueError when a name is unknown or missing, when lengths differ, or for what is no number.
-        """
-        tensors = {name: _numbers(name, value) for name, value in values.items()}
-        wanted, optional = [*model.inputs(1), *model.observed], set(getattr(model, "optional", ()))
-        if sorted(tensors.keys() - optional) != sorted(wanted):
-            raise ValueError(f"{type(model).__name__} takes {', '.join(wanted)}; got {', '.join(tensors)}")
-        lengths = {name: len(value) for name, value in tensors.items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"every array needs the same number of rows; got {lengths}")
-        observed = {name: tensors[name] for name in model.observed}
-        given = {name: value for name, value in tensors.items() if name not in observed}
-        return cls(next(iter(lengths.values())), given, observed, coords=coords or {}, units=units or {})
-
-    def plate(self) -> pyro.plate:
-        """Independent rows; a minibatch is scaled up to the whole set."""
-        return pyro.plate("rows", self.rows, subsample=self.index, dim=-1)
-
-    def batch(self, index: Tensor) -> "Data":
-        """These rows alone, remembering how many there are in all."""
-        given = {name: value[index] for name, value in self.given.items()}
-        observed = {name: value[index] for name, value in self.observed.items()}
-        return replace(self, given=given, observed=observed, index=index)
-
-
-def _numbers(name: str, value: Any) -> Tensor:
-    """The values as a tensor; what is no tensor, such as a list or a table, in NumPy's precision."""
-    if isinstance(value, Tensor):
-        return value
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name} has rows of different lengths") from None
-    if array.dtype.kind not in "biufc":
-        for place, cell in np.ndenumerate(array.astype(object)):
-            try:
-                float(cell)
-            except (TypeError, ValueError):
-                where = " in row " + ", column ".join(map(str, place)) if place else ""
-                raise ValueError(f"{name} holds no number but {cell!r}{where}; leave it out or code it") from None
-        array = array.astype(float)
-    return torch.as_tensor(array if array.flags.writeable else array.copy())
-
-
-def dims(*names: str) -> Any:
-    """Name a site's event axes, `pyro.sample("x", ..., infer=dims("feature"))`; plates name the others."""
-    return {"event_dims": names}
-
-
 @runtime_checkable
-class Model(Protocol):
-    """p(latents, observed | given), told as a story: a frozen dataclass whose fields are hyperparameters."""
+class HasOptional(Model, Protocol):
+    """Arrays that `Data.of` takes but does not ask for, read by EM alone: such as `weight`, how often a row counts."""
 
-    observed: ClassVar[tuple[str, ...]]
-
-    def inputs(self, rows: int) -> dict[str, Tensor]:
-        """Return example values of what is given, each (rows, ...); {} when nothing is."""
-
-    def model(self, data: Data) -> None:
-        """Sample every site, observed ones too; never read `data.observed`."""
+    optional: ClassVar[tuple[str, ...]]
 
 
 @runtime_checkable
@@ -125,6 +39,42 @@ class HasPosterior(Model, Protocol):
 
 
 @runtime_checkable
+class HasEvidence(HasPosterior, Protocol):
+    """A posterior whose normaliser is known too."""
+
+    def log_evidence(self, data: Data) -> Tensor:
+        """Return log p(observed | given), ()."""
+
+
+@runtime_checkable
+class HasSums(HasPosterior, Protocol):
+    """An exact posterior that reads sums over rows alone: rows may come in pieces, and be forgotten.
+
+    The sums of two sets of rows add by `+`, exactly: pieces give what the whole gives.
+    """
+
+    def sums(self, data: Data) -> Any:
+        """Return the sufficient statistics of these rows."""
+
+    def given(self, sums: Any) -> Mapping[str, Distribution | Callable[[Theta], Distribution]]:
+        """Return the posterior by site, as `posterior` does, of all rows whose sums these are."""
+
+
+@runtime_checkable
+class HasClasses(Model, Protocol):
+    """A class y of each row, whose laws are known all at once.
+
+    sparse: may x be a sparse matrix? All that reads it, except `model`, then takes torch's COO.
+    """
+
+    @property
+    def sparse(self) -> bool: ...
+
+    def log_joint(self, theta: Theta, data: Data) -> Tensor:
+        """Return log p(x, y = c | theta) of each row and class, (N, C), up to a constant a row; y is not read."""
+
+
+@runtime_checkable
 class HasEM(Model, Protocol):
     """Expectation and maximisation in closed form. q is the posterior of the row latents, (N, ...)."""
 
@@ -139,6 +89,28 @@ class HasEM(Model, Protocol):
 
     def bound(self, q: Tensor, theta: Theta, data: Data) -> Tensor:
         """Return E_q log p(x, z | theta) - E_q log q(z), (): at most log p(x | theta)."""
+
+
+@runtime_checkable
+class HasRestart(HasEM, Protocol):
+    """A second kind of start: EM's restarts take the two in turn."""
+
+    def restart(self, data: Data) -> Theta:
+        """Return parameters to start from, as `start` does."""
+
+
+@runtime_checkable
+class ApproximateEM(HasEM, Protocol):
+    """EM whose E step is not exact. EM says so, and where the objective may fall keeps its highest point.
+
+    approximate: in what way, in a few words; "" where these fields make it exact. climbs: can the objective never fall?
+    """
+
+    @property
+    def approximate(self) -> str: ...
+
+    @property
+    def climbs(self) -> bool: ...
 
 
 @runtime_checkable
@@ -167,7 +139,8 @@ class HasNetwork(Model, Protocol):
 class HasStatistics(HasEM, Protocol):
     """EM whose M step reads sums over rows alone: they are taken in one pass, in batches, or from a stream.
 
-    The sums of two sets of rows add by `+`, and `* number` scales their weight.
+    The sums of two sets of rows add by `+`, and `* number` scales their weight. Where they have a method `doubt`, it
+    returns why a top of these sums should not be trusted, or "": EM then prefers another.
     """
 
     def statistics(self, theta: Theta, data: Data) -> tuple[Any, Tensor]:
