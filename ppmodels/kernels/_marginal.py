@@ -14,7 +14,7 @@ Family = Literal["rbf", "matern12", "matern32", "matern52"]
 
 
 class _LogMarginal(torch.autograd.Function):
-    """log Normal(y; 0, a^2 k(x / l) + s^2 I) of y (N,), x (N, D), l (D,), a (), s ()."""
+    """log Normal(y; 0, a^2 k(x / l) + s^2 I) of y (N,) or each of its columns (N, Q), x (N, D), l (D,), a (), s ()."""
 
     generate_vmap_rule = True
 
@@ -22,10 +22,11 @@ class _LogMarginal(torch.autograd.Function):
     def forward(y: Tensor, x: Tensor, lengthscale: Tensor, amplitude: Tensor, noise: Tensor, family: Family) -> Any:
         gram, slope = gram_and_slope(x / lengthscale, family)
         gram, slope = amplitude.square() * gram, amplitude.square() * slope
-        factor = _cholesky(gram + noise.square() * torch.eye(len(y), dtype=y.dtype, device=y.device))
-        alpha = torch.cholesky_solve(y[:, None], factor)[:, 0]
-        log_det = factor.diagonal().log().sum()
-        value = -(y @ alpha) / 2 - log_det - len(y) / 2 * math.log(2 * math.pi)
+        factor = cholesky(gram + noise.square() * torch.eye(len(y), dtype=y.dtype, device=y.device))
+        columns = y.reshape(len(y), -1)  # (N, Q)
+        alpha = torch.cholesky_solve(columns, factor)
+        log_det = columns.shape[1] * factor.diagonal().log().sum()
+        value = -(columns * alpha).sum() / 2 - log_det - columns.numel() / 2 * math.log(2 * math.pi)
         return value, gram, slope, factor, alpha
 
     @staticmethod
@@ -41,16 +42,19 @@ class _LogMarginal(torch.autograd.Function):
         if torch.is_grad_enabled():  # to be differentiated again: what was saved remembers no inputs
             z = x / lengthscale
             gram, slope = (amplitude.square() * part for part in gram_and_slope(z, ctx.family))
-            factor = _cholesky(gram + noise.square() * torch.eye(len(y), dtype=y.dtype, device=y.device))
-            parts = gram, slope, factor, torch.cholesky_solve(y[:, None], factor)[:, 0]
-        by = _gradient(x / lengthscale, lengthscale, amplitude, noise, *parts)
-        return (*(None if part is None else upstream * part for part in by), None)
+            factor = cholesky(gram + noise.square() * torch.eye(len(y), dtype=y.dtype, device=y.device))
+            parts = gram, slope, factor, torch.cholesky_solve(y.reshape(len(y), -1), factor)
+        by_y, *by = _gradient(x / lengthscale, lengthscale, amplitude, noise, *parts)
+        return upstream * by_y.reshape(y.shape), None, *(upstream * part for part in by), None
 
 
 def log_marginal(
     y: Tensor, x: Tensor, lengthscale: Tensor, amplitude: Tensor, noise: Tensor, family: Family = "rbf"
 ) -> Tensor:
-    """Return the log marginal likelihood, (), NaN where the covariance is singular; all but x may be differentiated."""
+    """Return the log marginal likelihood, (), of all outputs; NaN where the covariance is singular.
+
+    All but x may be differentiated, twice.
+    """
     return _LogMarginal.apply(y, x, lengthscale, amplitude, noise, family)[0]  # type: ignore[index]
 
 
@@ -63,18 +67,18 @@ def _gradient(
     slope: Tensor,
     factor: Tensor,
     alpha: Tensor,
-) -> tuple[Tensor | None, ...]:
-    r"""Return d/dy, x, l, a, s, from :math:`\tfrac12 \mathrm{tr}\,(\alpha\alpha^\top - C^{-1})\, dC`.
+) -> tuple[Tensor, ...]:
+    r"""Return d/dy, l, a, s, from :math:`\tfrac12 \mathrm{tr}\,(\alpha\alpha^\top - Q C^{-1})\, dC`, alpha (N, Q).
 
-    No matrix is made for a parameter: with V = (aa' - C^-1) * a^2 f'(d^2) and its row sums r,
+    No matrix is made for a parameter: with V = (aa' - Q C^-1) * a^2 f'(d^2) and its row sums r,
     d/dl_j = -2 (r' z_j^2 - z_j' V z_j) / l_j.
 
     Source: Rasmussen and Williams (2006), equation 5.9.
     """
-    inner = alpha[:, None] * alpha - torch.cholesky_inverse(factor)  # (N, N)
+    inner = torch.addmm(torch.cholesky_inverse(factor), alpha, alpha.mT, beta=-alpha.shape[1])  # (N, N)
     weight = inner * slope
     spread = (weight.sum(1)[:, None] * z.square()).sum(0) - (z * (weight @ z)).sum(0)  # (D,)
-    return -alpha, None, -2 * spread / lengthscale, (inner * gram).sum() / amplitude, noise * inner.trace()
+    return -alpha, -2 * spread / lengthscale, (inner * gram).sum() / amplitude, noise * inner.trace()
 
 
 def gram_and_slope(z: Tensor, family: Family) -> tuple[Tensor, Tensor]:
@@ -97,21 +101,33 @@ def gram_and_slope(z: Tensor, family: Family) -> tuple[Tensor, Tensor]:
 
 
 class GaussianProcessMarginal(TorchDistribution):
-    """y (N,) ~ Normal(0, a^2 k(x / l) + s^2 I): a function, summed out, at N points, with noise."""
+    """Each output of y ~ Normal(0, a^2 k(x / l) + s^2 I): functions, summed out, at N points, with noise.
+
+    y is (N, Q), or (N,) of one output.
+    """
 
     arg_constraints = {}  # type: ignore[assignment]
-    support = constraints.real_vector  # type: ignore[assignment]
 
     def __init__(
-        self, x: Tensor, lengthscale: Tensor, amplitude: Tensor, noise: Tensor, family: Family = "rbf"
+        self,
+        x: Tensor,
+        lengthscale: Tensor,
+        amplitude: Tensor,
+        noise: Tensor,
+        family: Family = "rbf",
+        outputs: int = 1,
     ) -> None:
         self.x, self.lengthscale, self.amplitude, self.noise = x, lengthscale, amplitude, noise
         self.family: Family = family
-        super().__init__(torch.Size(), x.shape[:1], validate_args=False)
+        event = x.shape[:1] if outputs == 1 else torch.Size((len(x), outputs))
+        super().__init__(torch.Size(), event, validate_args=False)
+
+    @property
+    def support(self) -> Any:  # type: ignore[override]
+        return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "GaussianProcessMarginal":
-        if torch.Size(batch_shape) != self.batch_shape:
-            raise ValueError("the rows of a Gaussian process depend on one another; it stands in no plate")
+        refuse_plate(self, batch_shape)
         return self
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -121,12 +137,18 @@ class GaussianProcessMarginal(TorchDistribution):
         with torch.no_grad():
             gram, _ = gram_and_slope(self.x / self.lengthscale, self.family)
             eye = torch.eye(len(self.x), dtype=gram.dtype, device=gram.device)
-            factor = _cholesky(self.amplitude.square() * gram + self.noise.square() * eye)
-            noise = torch.randn(*sample_shape, len(self.x), dtype=gram.dtype, device=gram.device)
-            return noise @ factor.mT
+            factor = cholesky(self.amplitude.square() * gram + self.noise.square() * eye)
+            noise = torch.randn(*sample_shape, *self.event_shape, dtype=gram.dtype, device=gram.device)
+            return noise @ factor.mT if len(self.event_shape) == 1 else factor @ noise
 
 
-def _cholesky(covariance: Tensor) -> Tensor:
-    """The factor; NaN where there is none, so that one bad point spoils no batch."""
+def refuse_plate(law: TorchDistribution, batch_shape: Any) -> None:
+    """Raise a ValueError where the rows of a process would be copied by a plate."""
+    if torch.Size(batch_shape) != law.batch_shape:
+        raise ValueError("the rows of a Gaussian process depend on one another; it stands in no plate")
+
+
+def cholesky(covariance: Tensor) -> Tensor:
+    """Return the factor; NaN where there is none, so that one bad point spoils no batch."""
     factor, failed = torch.linalg.cholesky_ex(covariance)
     return torch.where((failed == 0)[..., None, None], factor, float("nan"))

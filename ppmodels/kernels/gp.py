@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.kernels._marginal import Family, GaussianProcessMarginal
-from ppmodels.kernels._scales import check_fields, log_normal, sample_scales
-from ppmodels.kernels.functions import RBF, Matern
+from ppmodels.kernels._scales import check_fields, kernel_of, log_normal, sample_scales
 from ppmodels.kernels.ridge import KernelRidge
 
 
@@ -21,16 +20,17 @@ class GaussianProcess:
     .. math:: \ell_j \sim \mathrm{LN}(\log L, c^2),\; a \sim \mathrm{LN}(\log A, c^2),\;
         s \sim \mathrm{LN}(\log S, c^2),\; y \sim N(0,\, a^2 k(x / \ell) + s^2 I)
 
-    with L, A, S, c = lengthscale, amplitude, noise, spread.
+    with L, A, S, c = lengthscale, amplitude, noise, spread; with more `outputs` so is each, by the same scales.
 
     Latents:  lengthscale (D,), unit of x; amplitude (), unit of y; noise (), unit of y. The
               function is summed out.
     Given:    x (N, D).
-    Observed: y (N,).
+    Observed: y (N, Q), or (N,) of one output.
     Source:   Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, sections 2.2 and 5.4.
     """
 
     dim: int = 1
+    outputs: int = 1
     family: Family = "rbf"
     lengthscale: float = 1.0
     amplitude: float = 1.0
@@ -46,12 +46,11 @@ class GaussianProcess:
     def model(self, data: Data) -> None:
         x, lengthscale, amplitude = sample_scales(self, data)
         noise = pyro.sample("noise", log_normal(self.noise, self.spread))
-        pyro.sample("y", GaussianProcessMarginal(x, lengthscale, amplitude, noise, self.family), infer=dims("rows"))
+        law = GaussianProcessMarginal(x, lengthscale, amplitude, noise, self.family, self.outputs)
+        pyro.sample("y", law, infer=dims("rows", "output") if self.outputs > 1 else dims("rows"))
 
     def regression(self, theta: Theta, data: Data) -> KernelRidge:
-        """Return the function's posterior at these scales: its mean, and its variance over amplitude^2."""
-        widths = tuple(theta["lengthscale"].reshape(-1).tolist())
-        nu = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
-        kernel = RBF(widths) if self.family == "rbf" else Matern(nu[self.family], widths)  # type: ignore[arg-type]
+        """Return the functions' posterior at these scales: their means, and their variance over amplitude^2."""
         penalty = float((theta["noise"] / theta["amplitude"]).square())
+        kernel = kernel_of(self.family, theta["lengthscale"])
         return KernelRidge.fit(data.given["x"], data.observed["y"], kernel, penalty)
