@@ -19,7 +19,7 @@ from pyro.poutine import runtime
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ppmodels.base import Data, HasCheck, HasLabels, Model
+from ppmodels.base import Data, HasCheck, HasLabels, HasOptional, Model
 
 Program = Callable[..., Any]
 Draws = dict[str, Tensor]
@@ -60,8 +60,7 @@ class Fit:
         """Put exchangeable latents in one order."""
         if isinstance(self.model, HasLabels):
             for field_name in ("draws", "warmup_draws"):
-                draws = getattr(self, field_name)
-                if draws:
+                if draws := getattr(self, field_name):
                     object.__setattr__(self, field_name, self.model.relabel(draws))
 
     @property
@@ -143,6 +142,8 @@ def check_data(model: Model | Program, args: tuple[Any, ...], kwargs: Mapping[st
     missing = [name for name in model.observed if name not in args[0].observed]
     if missing:
         raise ValueError(f"the data hold no {', '.join(missing)}, which {type(model).__name__} observes")
+    if isinstance(model, HasOptional) and (extra := args[0].given.keys() & {*model.optional}):
+        raise ValueError(f"this method reads no {extra.pop()}; leave it out, and repeat rows instead")
     if isinstance(model, HasCheck):
         model.check(args[0])
     else:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from inference.base import Fit, Unsupported, fresh, joint
 from inference.em.incremental import Stream, climb_by_batches, refuse_without_sums
-from inference.em.problem import Point, Problem, plain
-from ppmodels.base import ApproximateEM, HasEM, HasRestart, Theta
+from inference.em.problem import Point, Problem
+from ppmodels.base import ApproximateEM, Data, HasEM, HasRestart, Theta
 
 __all__ = ["Stream", "fit"]
 
@@ -69,7 +69,7 @@ def fit(
         if value < 1:
             raise ValueError(f"{name} must be at least 1; it is {value}")
     with fresh(model, args, kwargs, seed=seed) as own, Progress(disable=not progress_bar) as bar:
-        program = joint(own, tuple(plain(own, each) for each in args), kwargs)
+        program = joint(own, tuple(each.plain(own) if isinstance(each, Data) else each for each in args), kwargs)
         problem = Problem(own, args[0], program, prior)
         kinds = own.start, own.restart if isinstance(own, HasRestart) else own.start
         starts = [kinds[i % 2](args[0]) for i in range(num_restarts)]  # first, as a climb may draw numbers too

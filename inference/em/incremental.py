@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import torch
 
-from inference.base import Unsupported, check_data, fresh
-from inference.em.problem import Problem, plain
+from inference.base import Fit, Unsupported, check_data, fresh
+from inference.em.problem import Problem
 from ppmodels.base import Data, HasStatistics, Theta
 
 
@@ -73,7 +73,8 @@ class Stream:
 
     .. math:: s \leftarrow (1 - \gamma_t) s + \gamma_t s_t, \quad \gamma_t = (t + 1)^{-\kappa}
 
-    s_t: the sums that batch t gives a row, expected at the parameters so far. kappa in (1/2, 1]: 1 forgets nothing.
+    s_t: the sums that batch t gives a row, expected at the parameters so far. kappa, `decay`, in (1/2, 1]: 1 forgets
+    nothing, and every row weighs the same, so that where nothing is latent pieces give what the whole gives.
     Memory is that of one batch. `theta` holds the parameters by site.
 
     Raises: Unsupported when the model's M step does not read sums over rows.
@@ -86,7 +87,7 @@ class Stream:
             raise ValueError(f"decay must be above 0.5 and at most 1; it is {decay}")
         self.model, self.decay, self.prior, self.seed = model, decay, prior, seed
         self.theta: Theta | None = None
-        self.batches, self.rows, self._sums = 0, 0, None
+        self.batches, self.rows, self._sums, self._last = 0, 0, None, Data(0)
 
     def learn(self, data: Data, theta: Theta | None = None) -> "Stream":
         """Learn from one more batch; the first one gives the start, unless `theta` does.
@@ -94,13 +95,21 @@ class Stream:
         Raises: ArithmeticError when a component has collapsed; the stream is then as it was before this batch.
         """
         with fresh(self.model, (data,), seed=self.seed) as own:
-            check_data(own, (plain(own, data),), {})
+            check_data(own, (data.plain(own),), {})
             theta = theta or self.theta or own.start(data)
             found, _ = own.statistics(theta, data)
-            share = (self.batches + 1) ** -self.decay
             here = len(next(iter(data.observed.values())))
+            share = here / (self.rows + here) if self.decay == 1 else (self.batches + 1) ** -self.decay
             mean = found * (1 / here)
             sums = mean if self._sums is None else self._sums * (1 - share) + mean * share
             self.theta = own.maximise(sums * (self.rows + here), self.prior)
-            self._sums, self.batches, self.rows = sums, self.batches + 1, self.rows + here
+            self._sums, self.batches, self.rows, self._last = sums, self.batches + 1, self.rows + here, data
         return self
+
+    def fit(self) -> Fit:
+        """Return the parameters so far as a fit, whose data are the last batch."""
+        if self.theta is None:
+            raise ValueError("no rows have been learned yet")
+        draws = {name: value[None, None] for name, value in self.theta.items()}
+        info = {"seed": self.seed, "decay": self.decay, "message": f"{self.batches} batches of {self.rows} rows in all"}
+        return Fit(self.model, (self._last,), {}, "em", draws, info=info)

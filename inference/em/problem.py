@@ -1,7 +1,7 @@
 """What EM climbs: the objective at a theta, the step from it, and its unconstrained coordinates."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ppmodels.base import Data, HasEM, HasOptional, HasStatistics, Theta
+from ppmodels.base import Data, HasEM, HasStatistics, Theta
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,7 @@ class Problem:
 
     def _sites(self, theta: Theta) -> Any:
         """The program's sites given theta. One row is enough: no prior looks at the rows."""
-        row = plain(self.model, self.data.batch(torch.zeros(1, dtype=torch.long)))
+        row = self.data.plain(self.model).batch(torch.zeros(1, dtype=torch.long))
         with pyro.validation_enabled(False):
             program = poutine.block(pyro.condition(self.program, data=theta), hide_fn=site_is_subsample)
             return poutine.trace(program).get_trace(row).nodes
-
-
-def plain(model: Any, data: Any) -> Any:
-    """Return the data without what only the E and M steps read, such as weights of rows."""
-    if not isinstance(model, HasOptional) or not isinstance(data, Data):
-        return data
-    return replace(data, given={name: value for name, value in data.given.items() if name not in model.optional})

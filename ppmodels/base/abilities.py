@@ -18,7 +18,7 @@ Theta = dict[str, Tensor]
 
 @runtime_checkable
 class HasOptional(Model, Protocol):
-    """Arrays that `Data.of` takes but does not ask for, read by EM alone: such as `weight`, how often a row counts."""
+    """Arrays that `Data.of` takes but does not ask for, as `weight`, how often a row counts; `model` reads none."""
 
     optional: ClassVar[tuple[str, ...]]
 

@@ -65,6 +65,11 @@ class Data:
         observed = {name: _rows(value, index) for name, value in self.observed.items()}
         return replace(self, given=given, observed=observed, index=index)
 
+    def plain(self, model: "Model") -> "Data":
+        """The data without what the model's own program never reads, such as weights of rows (`HasOptional`)."""
+        optional = getattr(model, "optional", ())
+        return replace(self, given={name: value for name, value in self.given.items() if name not in optional})
+
 
 def _rows(value: Tensor, index: Tensor) -> Tensor:
     """These rows of an array, or of a sparse matrix, which takes no brackets."""

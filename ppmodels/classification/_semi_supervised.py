@@ -5,8 +5,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppmodels.base import Data
+from ppmodels.base import Data, Theta
 from ppmodels.classification._laws import one_hot
+from ppmodels.classification._rows import tables
+from ppmodels.classification._tables import Tables
+
+
+def statistics(model: Any, theta: Theta, data: Data) -> tuple[Tables, Tensor]:
+    """Return the sums expected under the classes' posterior, and the log likelihood, ()."""
+    q, score = memberships(model.log_joint(theta, data), data)
+    return sums(model, q, data), score
+
+
+def sums(model: Any, q: Tensor, data: Data) -> Tables:
+    """Return the sums of rows whose memberships are q, (N, C), each as often as its weight says."""
+    return tables(model._kinds, data.observed["x"], q * _weight(data)[:, None])
 
 
 def memberships(log_joint: Tensor, data: Data) -> tuple[Tensor, Tensor]:
@@ -15,12 +28,12 @@ def memberships(log_joint: Tensor, data: Data) -> tuple[Tensor, Tensor]:
     unknown = 1 - known.sum(-1)  # (N,)
     q = known + unknown[:, None] * log_joint.softmax(-1)
     score = (known * log_joint).sum(-1) + unknown * log_joint.logsumexp(-1)
-    return q, score.sum(dtype=torch.float64)
+    return q, total(score, data)
 
 
-def bound(q: Tensor, log_joint: Tensor) -> Tensor:
+def bound(q: Tensor, log_joint: Tensor, data: Data) -> Tensor:
     """Return E_q log p(x, y | theta) - E_q log q(y), ()."""
-    return torch.where(q > 0, q * (log_joint - q.log()), 0.0).sum(dtype=torch.float64)
+    return total(torch.where(q > 0, q * (log_joint - q.log()), 0.0).sum(-1), data)
 
 
 def random_memberships(model: Any, data: Data) -> Tensor:
@@ -32,13 +45,24 @@ def random_memberships(model: Any, data: Data) -> Tensor:
     return known + (1 - known.sum(-1, keepdim=True)) * drawn / drawn.sum(-1, keepdim=True)
 
 
-def labelled(data: Data, classes: int) -> tuple[Tensor, Tensor]:
-    """Return x and one-hot classes, (N, C).
+def labelled(model: Any, data: Data) -> Tables:
+    """Return the sums of rows whose classes are all known.
 
     Raises: ValueError that names the first row of unknown class: with one, the posterior is a mixture.
     """
-    y, x = data.observed["y"], data.observed["x"]
+    y = data.observed["y"]
     unknown = (y < 0).nonzero()
     if len(unknown):
         raise ValueError(f"the class of row {int(unknown[0])} is unknown; the exact posterior needs all, em does not")
-    return x, (y[:, None] == torch.arange(classes, device=y.device)).to(x)
+    return sums(model, one_hot(y, y.new_empty(model.classes, dtype=data.observed["x"].dtype)), data)
+
+
+def total(rows: Tensor, data: Data) -> Tensor:
+    """Return the sum over rows, (N,), each as often as its weight says, ()."""
+    return (rows * _weight(data)).sum(dtype=torch.float64)
+
+
+def _weight(data: Data) -> Tensor:
+    """How often each row counts, (N,)."""
+    weight, x = data.given.get("weight"), data.observed["x"]
+    return torch.ones(len(x), dtype=x.dtype, device=x.device) if weight is None else weight

@@ -45,8 +45,9 @@ class Classifier:
             raise ValueError(f"x has {x.shape[0]} rows and y has {len(y)}")
         weight = None if weight is None else torch.as_tensor(weight)
         if is_sparse(x):
-            self._pending = self._pending or SparseSums(self.columns, self.model.classes)
-            self._pending.add(x, y, weight)
+            pending = self._pending or SparseSums(self.columns, self.model.classes)
+            pending.add(x, y, weight)
+            self._pending = pending
             return self
         x = torch.as_tensor(x)
         self.columns.check(x)

@@ -8,12 +8,13 @@ import pyro
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
-from ppmodels.classification import _conjugate
-from ppmodels.classification._columns import Columns, Kind, check_fields, check_labels, describe
-from ppmodels.classification._laws import ClassColumns, PartlyKnown, coefficient
-from ppmodels.classification._scores import log_density
+from ppmodels.classification import _conjugate, _semi_supervised
+from ppmodels.classification._columns import Columns, Kind, check_fields, describe
+from ppmodels.classification._expected import expected_log_joint
+from ppmodels.classification._laws import ClassColumns, PartlyKnown
+from ppmodels.classification._rows import check_data, coefficient, log_density
 from ppmodels.classification._semi_supervised import bound, labelled, memberships, random_memberships
-from ppmodels.classification._tables import empty, tables
+from ppmodels.classification._tables import empty
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class NaiveBayes:
 
     Latents:  class_prob (C,); rate (C, B) of binary, table_t (C, L) of categorical, word_prob (C, V) of counted, and
               precision (C, G), loc (C, G) of real columns.
-    Observed: y (N,), -1 where unknown; x (N, D), NaN where missing, at random.
+    Observed: y (N,), -1 where unknown; x (N, D), NaN where missing, at random. em and exact take sparse x too, and
+              `weight` (N,), how often each row counts.
     Source:   Murphy (2012), Machine Learning, sections 3.5 and 4.6.3; Nigam et al. (2000), Machine Learning 39.
     """
 
@@ -41,7 +43,10 @@ class NaiveBayes:
     strength: float = 2.0
     words: int = 20  # of a simulated row
     observed: ClassVar[tuple[str, ...]] = ("y", "x")
-    __post_init__ = check_fields
+    optional: ClassVar[tuple[str, ...]] = ("weight",)
+    __post_init__, check = check_fields, check_data
+    sums, given, statistics, maximise = labelled, _conjugate.posterior, _semi_supervised.statistics, _conjugate.best
+    expected_log_joint = staticmethod(expected_log_joint)
 
     @classmethod
     def for_data(cls, x: Any, **fields: Any) -> "NaiveBayes":
@@ -51,13 +56,9 @@ class NaiveBayes:
     def inputs(self, rows: int) -> dict[str, Tensor]:
         return {}
 
-    def check(self, data: Data) -> None:
-        self._kinds.check(data.observed["x"], data.coords.get("feature", ()))
-        check_labels(data.observed["y"], self.classes)
-
     def model(self, data: Data) -> None:
         theta: Theta = {}
-        for name, law in _conjugate.posterior(self, empty(self._kinds, self.classes)).items():
+        for name, law in self.given(empty(self._kinds, self.classes)).items():
             axes = dims("classes", *[f"{name}_value"] * (name != "class_prob"))
             theta[name] = pyro.sample(name, law(theta) if name == "loc" else law, infer=axes)
         with data.plate():
@@ -65,30 +66,33 @@ class NaiveBayes:
             pyro.sample("x", ClassColumns(y, theta, self._kinds, self.words), infer=dims("feature"))
 
     def posterior(self, data: Data) -> dict[str, Any]:
-        return _conjugate.posterior(self, tables(self._kinds, *labelled(data, self.classes)))
+        return self.given(self.sums(data))
 
     def log_evidence(self, data: Data) -> Tensor:
         """Return log p(x, y), ()."""
-        counted = coefficient(self._kinds, data.observed["x"]).sum()
-        return _conjugate.log_evidence(self, tables(self._kinds, *labelled(data, self.classes))) + counted
+        counted = _semi_supervised.total(coefficient(self._kinds, data.observed["x"]), data)
+        return _conjugate.log_evidence(self, self.sums(data)) + counted
 
     def start(self, data: Data) -> Theta:
-        return _conjugate.best(self, tables(self._kinds, data.observed["x"], random_memberships(self, data)), True)
+        return self.m_step(random_memberships(self, data), data, True)
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Tensor, Tensor]:
-        return memberships(self._log_joint(theta, data), data)
+        return memberships(self.log_joint(theta, data), data)
 
     def m_step(self, q: Tensor, data: Data, prior: bool) -> Theta:
-        return _conjugate.best(self, tables(self._kinds, data.observed["x"], q), prior)
+        return self.maximise(_semi_supervised.sums(self, q, data), prior)
 
     def bound(self, q: Tensor, theta: Theta, data: Data) -> Tensor:
-        return bound(q, self._log_joint(theta, data))
+        return bound(q, self.log_joint(theta, data), data)
+
+    def log_joint(self, theta: Theta, data: Data) -> Tensor:
+        table = theta["class_prob"].log() + log_density(self._kinds, theta, data.observed["x"])  # (N, C)
+        return table + coefficient(self._kinds, data.observed["x"])[..., None]
+
+    @property
+    def sparse(self) -> bool:
+        return set(self.columns) in ({"multinomial"}, {"bernoulli"})
 
     @cached_property
     def _kinds(self) -> Columns:
         return Columns(self.columns, self.levels)
-
-    def _log_joint(self, theta: Theta, data: Data) -> Tensor:
-        x = data.observed["x"]
-        table = theta["class_prob"].log() + log_density(self._kinds, theta, x)  # (N, C)
-        return table + coefficient(self._kinds, x)[..., None]

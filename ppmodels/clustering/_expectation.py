@@ -50,13 +50,3 @@ def weighted(per_row: Tensor, data: Data) -> Tensor:
     """Return the sum over rows, each as often as its weight says, ()."""
     weight = data.given.get("weight")
     return (per_row if weight is None else per_row * weight).sum(dtype=torch.float64)
-
-
-def unweighted(data: Data) -> Data:
-    """Return the data if every row counts once, as a Pyro program reads them.
-
-    Raises: ValueError otherwise: to sum z out and then weigh is not what a program's `scale` does.
-    """
-    if "weight" in data.given:
-        raise ValueError("only em weighs rows; for another method leave `weight` out, and repeat rows instead")
-    return data

@@ -10,7 +10,7 @@ from torch import Tensor
 from ppmodels.base import Data, Theta, dims
 from ppmodels.clustering import _covariance, _labels
 from ppmodels.clustering._checks import check_data, check_fields, describe
-from ppmodels.clustering._expectation import bound, expected, log_joint, memberships, sums, unweighted
+from ppmodels.clustering._expectation import bound, expected, log_joint, memberships, sums
 from ppmodels.clustering._gaussian import ClusterNormal
 from ppmodels.clustering._maximise import maximise, start
 from ppmodels.clustering._ordered import gaussian_rows
@@ -64,7 +64,7 @@ class GaussianMixture:
         weights = pyro.sample("weights", dist.Dirichlet(concentration), infer=dims("components"))
         loc = pyro.sample("loc", gaussian_rows(center, sd, self.ordered), infer=dims("components", "feature"))
         factor = _covariance.sample(self.covariance, center.shape, shape, rate)  # W, or its diagonal
-        with unweighted(data).plate():
+        with data.plate():
             z = pyro.sample("z", dist.Categorical(weights), infer={"enumerate": "parallel"})
             pyro.sample("x", ClusterNormal(z, loc, factor, center[0]), infer=dims("feature"))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ppmodels.base import Data, Theta
+from ppmodels.parametric._moments import Moments
 
 Law = Literal["poisson", "exponential", "bernoulli", "normal"]
 
@@ -47,7 +48,7 @@ class ConjugateFamily:
 
     def model(self, data: Data) -> None:
         theta: Theta = {}
-        for name, law in self._given(torch.zeros(3)).items():
+        for name, law in self.given(Moments(*torch.zeros(3))).items():
             theta[name] = pyro.sample(name, law(theta) if name == "loc" else law)
         if self.law == "normal":
             y: Any = dist.Normal(theta["loc"], theta["precision"].rsqrt())
@@ -58,13 +59,13 @@ class ConjugateFamily:
             pyro.sample("y", y)
 
     def posterior(self, data: Data) -> dict[str, Any]:
-        return self._given(self._sums(data))
+        return self.given(self.sums(data))
 
     def log_evidence(self, data: Data) -> Tensor:
         """Return log p(y), ()."""
-        y, sums = data.observed["y"].double(), self._sums(data)
+        y, sums = data.observed["y"].double(), self.sums(data)
         a, b, _, kappa = self._updated(sums)
-        rows, prior = sums[0], torch.tensor([self.shape, self.rate], dtype=torch.float64)
+        rows, prior = sums.rows, torch.tensor([self.shape, self.rate], dtype=torch.float64)
         if self.law == "bernoulli":
             return (a.lgamma() + b.lgamma() - (a + b).lgamma()) - (prior.lgamma().sum() - prior.sum().lgamma())
         gain = a.lgamma() - a * b.log() - prior[0].lgamma() + prior[0] * prior[1].log()
@@ -72,23 +73,22 @@ class ConjugateFamily:
             return gain + (self.strength / kappa).log() / 2 - rows / 2 * math.log(2 * math.pi)
         return gain - ((y + 1).lgamma().sum() if self.law == "poisson" else 0.0)
 
-    def _sums(self, data: Data) -> Tensor:
-        """Rows, their mean and their scatter about it, (3,), in float64."""
+    def sums(self, data: Data) -> Moments:
         y = data.observed["y"].double()
-        return torch.stack([y.new_tensor(float(len(y))), y.mean(), (y - y.mean()).square().sum()])
+        return Moments(y.new_tensor(float(len(y))), y.mean(), (y - y.mean()).square().sum())
 
-    def _updated(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _updated(self, sums: Moments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return shape, rate, center and strength given rows."""
-        rows, mean, scatter = sums
+        rows, mean, scatter = sums.rows, sums.mean, sums.scatter
         total, kappa = rows * mean, self.strength + rows
         if self.law == "normal":
             pull = rows * self.strength / kappa * (mean - self.center) ** 2
             center = (self.strength * self.center + total) / kappa
             return self.shape + rows / 2, self.rate + (scatter + pull) / 2, center, kappa
         more = {"poisson": (total, rows), "exponential": (rows, total), "bernoulli": (total, rows - total)}[self.law]
-        return self.shape + more[0], self.rate + more[1], sums[1], kappa
+        return self.shape + more[0], self.rate + more[1], mean, kappa
 
-    def _given(self, sums: Tensor) -> dict[str, Any]:
+    def given(self, sums: Moments) -> dict[str, Any]:
         """Return the law of each latent given rows, by site; the prior, where there are none."""
         a, b, center, kappa = (value.to(torch.get_default_dtype()) for value in self._updated(sums))
         if self.law == "normal":

@@ -12,6 +12,7 @@ from pyro.distributions import Distribution
 from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
+from ppmodels.regression._squares import Squares
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class LinearRegression:
     def model(self, data: Data) -> None:
         design, noise, spread = self._design(data), self.noise, self.spread  # (N, Q)
         if noise is None:
-            shape, rate = design.new_tensor([self.shape, self.rate])
-            noise = pyro.sample("precision", dist.Gamma(shape, rate)).rsqrt()
+            noise = pyro.sample("precision", dist.Gamma(*design.new_tensor([self.shape, self.rate]))).rsqrt()
             spread = spread * noise
         prior = dist.Normal(design.new_zeros(design.shape[1]), spread).to_event(1)
         coef = pyro.sample("coef", prior, infer=dims("coefficient"))
@@ -62,8 +62,14 @@ class LinearRegression:
             pyro.sample("y", dist.Normal(design @ coef, noise))
 
     def posterior(self, data: Data) -> dict[str, Distribution | Callable[[Theta], Distribution]]:
-        mean, root, shape, rate = self._solve(data)
-        tril = torch.linalg.cholesky(torch.cholesky_inverse(root))  # (Q, Q), of the covariance over sigma^2
+        return self.given(self.sums(data))
+
+    def sums(self, data: Data) -> Squares:
+        return Squares.of(torch.cat([self._design(data), data.observed["y"][:, None]], 1))
+
+    def given(self, sums: Squares) -> dict[str, Distribution | Callable[[Theta], Distribution]]:
+        mean, root, shape, rate = self._solve(sums)
+        tril = torch.linalg.cholesky(torch.cholesky_inverse(root, upper=True))  # (Q, Q), of covariance / sigma^2
 
         def coef(draws: Theta) -> Distribution:
             return dist.MultivariateNormal(mean, scale_tril=tril * draws["precision"].rsqrt()[..., None, None])
@@ -74,23 +80,17 @@ class LinearRegression:
 
     def log_evidence(self, data: Data) -> Tensor:
         """Return log p(y | x), (): the likelihood with coef, and the noise where it is unknown, integrated out."""
-        mean, root, shape, rate = self._solve(data)
-        half = len(data.observed["y"]) / 2
-        spread = len(mean) * math.log(self.spread / (self.noise or 1.0)) + root.diagonal().log().sum()
-        if self.noise is None:
-            gain = shape.lgamma() - math.lgamma(self.shape) + self.shape * math.log(self.rate) - shape * rate.log()
-        else:
-            gain = (self.rate - rate) / self.noise**2 - 2 * half * math.log(self.noise)
-        return gain - spread - half * math.log(2 * math.pi)
+        mean, root, shape, rate = self._solve(sums := self.sums(data))
+        spread = len(mean) * math.log(self.spread / (self.noise or 1.0)) + root.diagonal().abs().log().sum()
+        gain = shape.lgamma() - math.lgamma(self.shape) + self.shape * math.log(self.rate) - shape * rate.log()
+        if self.noise is not None:
+            gain = (self.rate - rate) / self.noise**2 - sums.rows * math.log(self.noise)
+        return gain - spread - sums.rows / 2 * math.log(2 * math.pi)
 
-    def _solve(self, data: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mean (Q,), Cholesky factor of the precision times sigma^2 (Q, Q); shape and rate of tau's posterior, ()."""
-        design, y = self._design(data), data.observed["y"]
-        prior = torch.full_like(design[0], (self.noise or 1.0) / self.spread).square()  # (Q,)
-        root = torch.linalg.cholesky(prior.diag() + design.mT @ design)
-        mean = torch.cholesky_solve((design.mT @ y)[:, None], root)[:, 0]
-        misfit = (y - design @ mean).square().sum() + prior @ mean.square()
-        return mean, root, y.new_tensor(self.shape + len(y) / 2), self.rate + misfit / 2
+    def _solve(self, sums: Squares) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean (Q,), upper root of the precision times sigma^2 (Q, Q); shape and rate of tau's posterior, ()."""
+        mean, root, misfit = sums.regress((self.noise or 1.0) / self.spread)
+        return mean, root, mean.new_tensor(self.shape + sums.rows / 2), self.rate + misfit / 2
 
     def _design(self, data: Data) -> Tensor:
         """The features, with the constant in front, (N, Q)."""

@@ -95,7 +95,7 @@ def test_a_weight_is_a_repetition(family):
         torch.testing.assert_close(model.m_step(q, data_of(x, weight=weight), False)[name], value, rtol=1e-9, atol=1e-9)
     fits = [em.fit(model, d, num_restarts=5) for d in (Data.of(model, x=x, weight=weight), repeated)]
     assert fits[0].info["log_likelihood"] == pytest.approx(fits[1].info["log_likelihood"], abs=1e-5)
-    with pytest.raises(ValueError, match="only em weighs rows"):
+    with pytest.raises(ValueError, match="this method reads no weight"):
         mode.fit(model, data_of(x, weight=weight))
     with pytest.raises(ValueError, match=r"weight is -1\.0 in row 7"):
         em.fit(model, data_of(x, weight=torch.where(torch.arange(272) == 7, -1.0, weight)))

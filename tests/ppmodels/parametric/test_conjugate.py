@@ -47,7 +47,7 @@ def test_evidence_is_one_row_after_another_and_draws_are_the_posteriors(law):
     y = data.observed["y"]
     whole = model.log_evidence(data)
     first = Data(5, observed={"y": y[:5]})
-    a, b, center, kappa = (float(v) for v in model._updated(model._sums(first)))
+    a, b, center, kappa = (float(v) for v in model._updated(model.sums(first)))
     rest = ConjugateFamily(law=law, shape=a, rate=b, center=center, strength=kappa)
     parts = model.log_evidence(first) + rest.log_evidence(Data(7, observed={"y": y[5:]}))
     assert float(parts) == pytest.approx(float(whole), abs=1e-9)
@@ -60,7 +60,7 @@ def test_evidence_is_one_row_after_another_and_draws_are_the_posteriors(law):
 
 
 def center_of(model, data):
-    return float(model._updated(model._sums(data))[2])
+    return float(model._updated(model.sums(data))[2])
 
 
 @pytest.mark.parametrize("law", LAWS)
