@@ -17,6 +17,7 @@ from benchmarks._record import recorded
 from inference import em
 from inference.base import fresh
 from ppmodels.base import Data
+from ppmodels.population._readings import Readings
 from ppmodels.population._smoothing import smooth
 from ppmodels.population._system_maximise import Expected
 from ppmodels.population._word_fit import WordMoments, law_of
@@ -97,7 +98,7 @@ def lds() -> None:
         smoother = jax.jit(jax.vmap(lambda e: lgssm_smoother(parameters, e)))  # noqa: B023
         smoother(emissions).smoothed_means.block_until_ready()
         theirs, found = timed(lambda: jax.block_until_ready(smoother(emissions)))  # noqa: B023
-        ours, path = timed(lambda: smooth(system, y, False).moments())  # noqa: B023
+        ours, path = timed(lambda: smooth(system, Readings.of(y, False)).moments())  # noqa: B023
         differ = float(np.abs(np.asarray(found.marginal_loglik) - path.log_likelihood.numpy()).max())
         away = float(np.abs(np.asarray(found.smoothed_means) - path.mean.numpy()).max())
 
@@ -183,8 +184,7 @@ def linear_data(trials: int, bins: int, neurons: int, latents: int) -> tuple[Lin
 def free_em(system: LinearSystem, y: Tensor, initial: str, steps: int) -> LinearSystem:
     """EM steps in whatever coordinates, as dynamax takes them: the models' own E and M steps."""
     for _ in range(steps):
-        found = smooth(system, y, False)
-        q = Expected.of({}, found.moments(), found.precision.log_det, y, False)
+        q = Expected.of({}, smooth(system, Readings.kept(y, False)))
         system = LinearSystem(*q.path.maximise(initial), *q.readout.maximise())
     return system
 

@@ -3,13 +3,12 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ppmodels.base import Theta
 from ppmodels.population._count_readout import CountReadout
 from ppmodels.population._poisson_path import CountPath
-from ppmodels.population._smoothing import activity
+from ppmodels.population._readings import activity
 from ppmodels.population._system_maximise import PathMoments
 from ppmodels.population.linear_system import LinearSystem
 
@@ -27,8 +26,8 @@ class Expected:
     @classmethod
     def of(cls, theta: Theta, found: CountPath, y: Tensor, bin_size: float, gaps: bool) -> "Expected":
         """Sum what was found of y (R, T, N)."""
-        active = activity(y) if gaps else torch.ones_like(y[..., 0], dtype=torch.bool)
-        numbers = active.to(y).sum() * found.path.mean.shape[-1]
+        active = activity(~y.isnan()) if gaps else None
+        numbers = found.path.mean.numel() if active is None else active.sum() * found.path.mean.shape[-1]
         entropy = 0.5 * (numbers * (1 + math.log(2 * math.pi)) - found.log_det.sum())
         moments, readout = PathMoments.of(found.path, active), CountReadout.of(found.path, y, bin_size)
         return cls(theta, moments, readout, found.path.log_likelihood.sum(), entropy)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ppmodels.base import Theta
 from ppmodels.population._gp_path import ProcessReadout, infer, kernels, squared_lags
-from ppmodels.population._system_maximise import ReadoutMoments
+from ppmodels.population._readings import Readings
+from ppmodels.population._readout_moments import ReadoutMoments, spread_seen
 from ppmodels.population.kalman import Smoothed
 
 STEPS = 10  # of Fisher scoring an M step: more gain nothing, as the E step moves what they climb
@@ -45,7 +46,9 @@ class Expected:
         auto += mean.permute(2, 1, 0) @ mean.permute(2, 0, 1)
         path = Smoothed(mean, spread, spread[:, :0], value)
         entropy = 0.5 * (mean.numel() * (1 + math.log(2 * math.pi)) + log_det)
-        return cls(theta, path, auto, ReadoutMoments.of(path, y, gaps), entropy)
+        readings = Readings.kept(y, gaps)
+        moments = ReadoutMoments.of(mean, readings, spread_seen(spread, readings))
+        return cls(theta, path, auto, moments, entropy)
 
     def log_joint(self, readout: ProcessReadout) -> Tensor:
         """Return E log p(y, x), ()."""

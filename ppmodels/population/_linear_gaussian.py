@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ppmodels.population._gapped import TrialDistribution
+from ppmodels.population._readings import Readings
 from ppmodels.population._smoothing import smooth
 from ppmodels.population.linear_system import LinearSystem
 
@@ -19,7 +20,11 @@ class LinearGaussian(TrialDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         trials = value.reshape(-1, *self.event_shape)
-        return smooth(self.system, trials, self.gaps).log_likelihood.expand(len(trials)).reshape(value.shape[:-2])
+        return (
+            smooth(self.system, Readings.of(trials, self.gaps))
+            .log_likelihood.expand(len(trials))
+            .reshape(value.shape[:-2])
+        )
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape, system = torch.Size((*sample_shape, *self.batch_shape)), self.system

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppmodels.population._smoothing import PathPrior, activity
+from ppmodels.population._path_prior import PathPrior
+from ppmodels.population._readings import activity
 from ppmodels.population.block_tridiagonal import BlockTridiagonal
 from ppmodels.population.kalman import Smoothed
 from ppmodels.population.linear_system import LinearSystem
@@ -72,7 +73,7 @@ class _Problem:
     def of(cls, system: LinearSystem, y: Tensor, bin_size: float, gaps: bool) -> "_Problem":
         missing = y.isnan()
         seen, counts = (~missing).to(y), torch.where(missing, 0.0, y)
-        active = activity(y) if gaps else torch.ones_like(y[..., 0], dtype=torch.bool)
+        active = activity(~missing) if gaps else torch.ones_like(y[..., 0], dtype=torch.bool)
         constant = -torch.lgamma(counts + 1).sum((-2, -1))
         base = system.offset + math.log(bin_size)
         pairs = (system.loading[:, :, None] * system.loading[:, None, :]).flatten(1)

@@ -2,17 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppmodels.base import Theta
-from ppmodels.population._smoothing import activity
+from ppmodels.population._readings import activity
+from ppmodels.population._readout_moments import ReadoutMoments, spread_seen
+from ppmodels.population._smoothing import PathPosterior
+from ppmodels.population.block_toeplitz import BlockToeplitz, Spread
 from ppmodels.population.kalman import Smoothed
 from ppmodels.population.linear_system import LinearSystem
-
-FLOOR = 1e-6  # least noise variance, as a share of the neurons' mean variance
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,37 @@ class PathMoments:
     trials: Tensor
 
     @classmethod
-    def of(cls, path: Smoothed, active: Tensor) -> "PathMoments":
-        """Return the sums where trials have not ended, active (R, T); R = 1 for all alike."""
-        trials, _, size = path.mean.shape
-        on = active.to(path.mean)
-        share = on.expand(trials, -1) if len(path.cov) > 1 else on * (trials / len(on))
-        weighted, later = path.mean * on[..., None], on[:, 1:]
-        flat = [part.reshape(-1, size) for part in (weighted[:, 1:], path.mean[:, 1:], path.mean[:, :-1])]
-        spread = torch.einsum("rt,rtpq->tpq", share, path.cov)
-        step = torch.einsum("rt,rtpq->pq", share[:, 1:], path.lag_one)
-        behind = torch.einsum("rt,rtpq->pq", share[:, 1:], path.cov[:, :-1])
-        count = trials // len(on)
+    def of(cls, path: Smoothed, active: Tensor | None = None) -> "PathMoments":
+        """Return the sums over the bins where trials have not ended, active (R, T); None is all of them."""
+        mean, cov, step = path.mean, path.cov, path.lag_one
+        if active is None:
+            spread = Spread(cov.sum((0, 1)), step.sum((0, 1)), cov[:, 0].sum(0), cov[:, -1].sum(0))
+            return cls.of_all(mean, spread, _products(mean, mean) + spread.whole)
+        on = active.to(mean)
+        trials, later, shown = on[:, 0], on[:, 1:], mean * on[..., None]
+        before = mean[:, :-1] * later[..., None]
         return cls(
-            flat[0].mT @ flat[1] + spread[1:].sum(0),
-            flat[0].mT @ flat[2] + step,
-            (path.mean[:, :-1] * later[..., None]).reshape(-1, size).mT @ flat[2] + behind,
-            later.sum() * count,
-            weighted[:, 0].sum(0),
-            weighted[:, 0].mT @ path.mean[:, 0] + spread[0],
-            on[:, 0].sum() * count,
+            _products(shown[:, 1:], mean[:, 1:]) + torch.einsum("rt,rtpq->pq", later, cov[:, 1:]),
+            _products(shown[:, 1:], mean[:, :-1]) + torch.einsum("rt,rtpq->pq", later, step),
+            _products(before, mean[:, :-1]) + torch.einsum("rt,rtpq->pq", later, cov[:, :-1]),
+            later.sum(),
+            shown[:, 0].sum(0),
+            shown[:, 0].mT @ mean[:, 0] + torch.einsum("r,rpq->pq", trials, cov[:, 0]),
+            trials.sum(),
         )
+
+    @classmethod
+    def of_all(cls, mean: Tensor, spread: Spread, whole: Tensor) -> "PathMoments":
+        """Return the sums over all bins, of which `whole`, of z_t z_t', has one term a trial more than either part.
+
+        mean (R, T, P). spread: of all trials.
+        """
+        trials, bins, _ = mean.shape
+        first, last = mean[:, 0], mean[:, -1]
+        start = first.mT @ first + spread.first
+        across = _products(mean[:, 1:], mean[:, :-1]) + spread.step
+        number, steps = mean.new_tensor([trials, trials * (bins - 1)])
+        return cls(whole - start, across, whole - last.mT @ last - spread.last, steps, first.sum(0), start, number)
 
     def expected_log_prob(self, system: LinearSystem) -> Tensor:
         """Return E log p(path), ()."""
@@ -75,53 +86,6 @@ class PathMoments:
 
 
 @dataclass(frozen=True)
-class ReadoutMoments:
-    """Sums over trials and bins for a Gaussian readout, of the path with a one behind it, z~ = (z, 1).
-
-    square (N or 1, P + 1, P + 1): of z~ z~'. product (N, P + 1): of y z~. total (N,): of y^2. count (N,).
-    """
-
-    square: Tensor
-    product: Tensor
-    total: Tensor
-    count: Tensor
-
-    @classmethod
-    def of(cls, path: Smoothed, y: Tensor, gaps: bool) -> "ReadoutMoments":
-        """Return the sums over what was seen of y (R, T, N)."""
-        trials, bins, _ = y.shape
-        design = torch.cat([path.mean, torch.ones_like(path.mean[..., :1])], -1).flatten(0, 1)  # (R T, P + 1)
-        seen = (~y.isnan()).to(y) if gaps else torch.ones_like(y[:1, :, :1])
-        values = (torch.where(y.isnan(), 0.0, y) if gaps else y).flatten(0, 1)
-        if not gaps:
-            square = (design.mT @ design)[None]
-            spread = path.cov.sum((0, 1))[None] * (trials / len(path.cov))
-            count = torch.full_like(values[0], trials * bins)
-        else:
-            flat = seen.flatten(0, 1)
-            each = (design[:, :, None] * design[:, None, :]).flatten(1)
-            square = (flat.mT @ each).unflatten(-1, (design.shape[1],) * 2)
-            spread = (flat.mT @ path.cov.flatten(0, 1).flatten(1)).unflatten(-1, path.cov.shape[-2:])
-            count = flat.sum(0)
-        square = square + torch.nn.functional.pad(spread, (0, 1, 0, 1))
-        return cls(square, values.mT @ design, values.square().sum(0), count)
-
-    def maximise(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return C, d and the noise's variances of the highest expected log likelihood."""
-        weights = torch.linalg.solve(self.square, self.product[..., None])[..., 0]  # (N, P + 1)
-        misfit = (self.total - (weights * self.product).sum(-1)) / self.count
-        variance = self.total / self.count - (self.product[:, -1] / self.count).square()
-        return weights[:, :-1], weights[:, -1], misfit.clamp_min(FLOOR * variance.mean())
-
-    def expected_log_prob(self, system: Any) -> Tensor:
-        """Return E log p(y | path), (), of a readout by loading (N, P), offset (N,) and noise variances (N,)."""
-        weights = torch.cat([system.loading, system.offset[:, None]], -1)  # (N, P + 1)
-        fit = (weights[:, None, :] @ self.square @ weights[..., None])[:, 0, 0]
-        misfit = self.total - 2 * (weights * self.product).sum(-1) + fit
-        return -0.5 * (misfit / system.noise + self.count * (2 * math.pi * system.noise).log()).sum()
-
-
-@dataclass(frozen=True)
 class Expected:
     """q of the paths, as what the M step needs of it; theta is where it was taken. entropy ()."""
 
@@ -131,13 +95,24 @@ class Expected:
     entropy: Tensor
 
     @classmethod
-    def of(cls, theta: Theta, path: Smoothed, log_det: Tensor, y: Tensor, gaps: bool) -> "Expected":
-        """log_det: of the posterior's precision, (R or 1,)."""
-        active = activity(y) if gaps else torch.ones(1, y.shape[1], dtype=torch.bool, device=y.device)
-        repeat = len(y) / len(active)
-        numbers = active.to(y).sum() * repeat * path.mean.shape[-1]
-        entropy = 0.5 * (numbers * (1 + math.log(2 * math.pi)) - log_det.sum() * (len(y) / len(log_det)))
-        return cls(theta, PathMoments.of(path, active), ReadoutMoments.of(path, y, gaps), entropy)
+    def of(cls, theta: Theta, found: PathPosterior) -> "Expected":
+        """Sum over the bins of the trials that have not ended."""
+        mean, readings, blocks = found.mean, found.readings, found.precision.blocks
+        each = 0.5 * mean.shape[-1] * (1 + math.log(2 * math.pi))  # of a bin's entropy
+        if isinstance(blocks, BlockToeplitz):
+            spread = blocks.spread().times(len(mean))
+            readout = ReadoutMoments.of(mean, readings, spread.whole[None])
+            moments = PathMoments.of_all(mean, spread, readout.square[0, :-1, :-1])
+            return cls(theta, moments, readout, each * mean.shape[0] * mean.shape[1] - 0.5 * len(mean) * blocks.log_det)
+        assert readings.seen is not None
+        path, active = found.moments(), activity(readings.seen)
+        readout = ReadoutMoments.of(mean, readings, spread_seen(path.cov, readings))
+        return cls(theta, PathMoments.of(path, active), readout, each * active.sum() - 0.5 * blocks.log_det.sum())
+
+
+def _products(one: Tensor, other: Tensor) -> Tensor:
+    """The sum over trials and bins of one other', of (R, n, P) each; (P, P)."""
+    return one.flatten(0, 1).mT @ other.flatten(0, 1)
 
 
 def _gaussian(square: Tensor, cov: Tensor, count: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class BlockTridiagonal:
             odd = odd - _pad(follow.mT @ follow, 0, odds)
             below = -(right[..., 1:odds, :, :].mT @ left[..., 1:odds, :, :])
             diagonal = odd
-        rest = torch.linalg.cholesky(_dense(diagonal, below))
+        rest = torch.linalg.cholesky(dense(diagonal, below))
         return cls(tuple(levels), rest, log_det + _log_det(rest), diagonal.shape[-1])
 
     def solve(self, right_side: Tensor) -> Tensor:
@@ -99,12 +99,13 @@ class BlockTridiagonal:
         return odd, step
 
 
-def _dense(diagonal: Tensor, below: Tensor) -> Tensor:
-    """The whole matrix, (..., T P, T P)."""
-    parts = (diagonal, 0), (below, -1), (below.mT, 1)
-    laid = sum(torch.diag_embed(blocks.movedim(-3, -1), offset) for blocks, offset in parts)  # (..., P, P, T, T)
-    ordered = laid.movedim((-2, -4, -1, -3), (-4, -3, -2, -1))  # type: ignore[union-attr]  # (..., T, P, T, P)
-    return ordered.flatten(-4, -3).flatten(-2)
+def dense(diagonal: Tensor, below: Tensor) -> Tensor:
+    """Return the matrix of blocks on the diagonal, (..., T, P, P), and below it, whole: (..., T P, T P)."""
+    blocks, size = diagonal.shape[-3:-1]
+    strip = torch.cat([_pad(below, 1, blocks), diagonal, _pad(below.mT, 0, blocks)], -1).movedim(-3, -2)
+    wide = torch.nn.functional.pad(strip, (0, blocks * size)).flatten(-2)  # (..., P, T (T + 3) P)
+    rows = wide[..., : blocks * (blocks + 2) * size].unflatten(-1, (blocks, -1))  # each row a block further right
+    return rows[..., size:-size].movedim(-2, -3).flatten(-3, -2)
 
 
 def _log_det(root: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from ppmodels.base import Data, Theta, dims
 from ppmodels.population._ascent import ascend
 from ppmodels.population._checks import check_positive, check_values, describe
 from ppmodels.population._linear_gaussian import LinearGaussian
+from ppmodels.population._readings import Readings
 from ppmodels.population._smoothing import smooth
 from ppmodels.population._system_maximise import Expected
 from ppmodels.population._system_sites import check_system, sample_system, system_of, system_priors, theta_of
@@ -72,10 +73,8 @@ class GaussianStateSpace:
         return theta_of(self, start(data.observed["y"], self.latents, self.initial))
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Expected, Tensor]:
-        y = data.observed["y"]
-        found = smooth(system_of(self, theta), y, self.gaps)
-        q = Expected.of(theta, found.moments(), found.precision.log_det, y, self.gaps)
-        return q, found.log_likelihood.sum()
+        found = smooth(system_of(self, theta), Readings.kept(data.observed["y"], self.gaps))
+        return Expected.of(theta, found), found.log_likelihood.sum()
 
     def m_step(self, q: Expected, data: Data, prior: bool) -> Theta:
         if prior:
@@ -88,7 +87,7 @@ class GaussianStateSpace:
 
     def path(self, theta: Theta, data: Data) -> Smoothed:
         """Return the posterior of each trial's path, (R, T, P), at one value of the sites."""
-        return smooth(system_of(self, theta), data.observed["y"], self.gaps).moments()
+        return smooth(system_of(self, theta), Readings.of(data.observed["y"], self.gaps)).moments()
 
     def _expected(self, q: Expected, theta: Theta) -> Tensor:
         system = system_of(self, theta)

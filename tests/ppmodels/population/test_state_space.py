@@ -1,6 +1,7 @@
 """Linear dynamical systems: against the dense joint Gaussian, the filter at its fixed point, EM against the truth."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,13 @@ from scipy.linalg import solve_discrete_are
 from inference import em
 from inference.predict import simulate
 from ppmodels.base import Data
+from ppmodels.population._readings import Readings
 from ppmodels.population._smoothing import smooth
+from ppmodels.population._system_maximise import Expected
 from ppmodels.population._system_sites import system_of, theta_of
+from ppmodels.population.block_toeplitz import BlockToeplitz
 from ppmodels.population.block_tridiagonal import BlockTridiagonal
+from ppmodels.population.block_tridiagonal import dense as whole_matrix
 from ppmodels.population.kalman import kalman_filter, rts_smoother
 from ppmodels.population.linear_system import LinearSystem
 from ppmodels.population.state_space import GaussianStateSpace
@@ -96,6 +101,63 @@ def test_block_tridiagonal_solves_inverts_and_measures(bins, dense, monkeypatch)
             torch.testing.assert_close(step[:, t - 1], inverse[:, t, t - 1], rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("bins", [1, 2, 3, 22, 23, 40, 101])
+def test_alike_blocks_solve_invert_and_measure_as_any_others(bins):
+    g = torch.Generator().manual_seed(bins)
+    first, inner, last = (positive(g, 3) + size * torch.eye(3, dtype=F64) for size in (8, 5, 6))
+    below = torch.randn(3, 3, generator=g, dtype=F64)
+    factored = BlockToeplitz.factor(first, inner, last, below, bins)
+    assert (factored.stretches > 0) == (bins > 21)
+    diagonal = torch.stack([first, *[inner] * (bins - 2), last][:bins])
+    matrix = whole_matrix(diagonal, below.expand(bins - 1, -1, -1))
+    inverse = torch.linalg.inv(matrix)
+    torch.testing.assert_close(factored.log_det, torch.logdet(matrix), rtol=1e-12, atol=0)
+    right = torch.randn(4, bins, 3, generator=g, dtype=F64)
+    torch.testing.assert_close(factored.solve(right), (right.flatten(1) @ inverse).view_as(right), rtol=0, atol=1e-13)
+    own, step = factored.covariance()
+    blocks = inverse.reshape(bins, 3, bins, 3).transpose(1, 2)
+    torch.testing.assert_close(own, torch.stack([blocks[t, t] for t in range(bins)]), rtol=0, atol=1e-13)
+    lag = torch.stack([blocks[t + 1, t] for t in range(bins - 1)]) if bins > 1 else own[:0]
+    torch.testing.assert_close(step, lag, rtol=0, atol=1e-13)
+    spread = factored.spread()
+    for found, exact in zip(
+        (spread.whole, spread.step, spread.first, spread.last), (own.sum(0), lag.sum(0), own[0], own[-1]), strict=True
+    ):
+        torch.testing.assert_close(found, exact, rtol=0, atol=1e-12)
+
+
+def test_long_trials_are_smoothed_as_by_the_recursion():
+    system = random_system(seed=2)
+    y = simulated(system, 2, 150, seed=2)
+    recursive, blocks = rts_smoother(system, y), smooth(system, Readings.of(y, False)).moments()
+    for name in ("mean", "log_likelihood"):
+        torch.testing.assert_close(getattr(blocks, name), getattr(recursive, name), rtol=0, atol=1e-8)
+    for name in ("cov", "lag_one"):
+        torch.testing.assert_close(getattr(blocks, name)[0], getattr(recursive, name)[1], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_far_off_mean_costs_no_digits(gaps):
+    system = random_system()
+    y = simulated(system, 3, 30)
+    far = replace(system, offset=system.offset + 1e6)
+    if gaps:
+        y[1, 4:9], y[2, 20:] = torch.nan, torch.nan
+    near, away = (smooth(s, Readings.of(v, gaps)) for s, v in ((system, y), (far, y + 1e6)))
+    torch.testing.assert_close(away.log_likelihood, near.log_likelihood, rtol=0, atol=1e-6)
+    found, other = (Expected.of({}, posterior).readout.maximise() for posterior in (near, away))
+    torch.testing.assert_close(other[2], found[2], rtol=1e-7, atol=0)
+
+
+def test_kept_sums_are_those_of_the_values_as_they_are():
+    y = simulated(random_system(), 3, 12)
+    before = Readings.kept(y, False).sums
+    assert Readings.kept(y, False).sums is before
+    y[1, 3] += 1
+    torch.testing.assert_close(Readings.kept(y, False).sums.square, Readings.of(y, False).sums.square, rtol=0, atol=0)
+    assert not torch.equal(Readings.kept(y, False).sums.square, before.square)
+
+
 @pytest.mark.parametrize("gaps", [False, True])
 def test_filter_smoother_and_block_form_are_the_dense_gaussian(gaps):
     system, bins = random_system(), 20
@@ -103,7 +165,7 @@ def test_filter_smoother_and_block_form_are_the_dense_gaussian(gaps):
     if gaps:
         y[torch.rand(y.shape, generator=torch.Generator().manual_seed(1)) < 0.2] = torch.nan
         y[0, 12:], y[1, 3] = torch.nan, torch.nan
-    recursive, blocks = rts_smoother(system, y), smooth(system, y, gaps).moments()
+    recursive, blocks = rts_smoother(system, y), smooth(system, Readings.of(y, gaps)).moments()
     filtered = kalman_filter(system, y)
     for trial in range(3):
         end = 12 if gaps and trial == 0 else bins  # what comes after a trial's end is no part of it
@@ -138,10 +200,14 @@ def test_the_canonical_form_is_the_same_system():
     torch.testing.assert_close(form.innovation, torch.eye(3, dtype=F64))
     assert bool((form.loading.triu(1) == 0).all())
     assert bool((form.loading.diagonal() > 0).all())
-    torch.testing.assert_close(smooth(form, y, False).log_likelihood, smooth(system, y, False).log_likelihood)
+    torch.testing.assert_close(
+        smooth(form, Readings.of(y, False)).log_likelihood, smooth(system, Readings.of(y, False)).log_likelihood
+    )
     model = GaussianStateSpace(neurons=5, latents=3, bins=15)
     again = system_of(model, theta_of(model, form))
-    torch.testing.assert_close(smooth(again, y, False).log_likelihood, smooth(system, y, False).log_likelihood)
+    torch.testing.assert_close(
+        smooth(again, Readings.of(y, False)).log_likelihood, smooth(system, Readings.of(y, False)).log_likelihood
+    )
 
 
 def test_the_stationary_covariance_is_one():
@@ -187,7 +253,7 @@ def test_em_climbs_and_finds_the_system(population):
     assert float(plain.trace["log_likelihood"].diff().min()) > -1e-8
     fit = em.fit(model, data, num_restarts=2, tol=1e-8)
     assert fit.info["converged"]
-    assert fit.trace["log_likelihood"][-1] > smooth(system, y, False).log_likelihood.sum()
+    assert fit.trace["log_likelihood"][-1] > smooth(system, Readings.of(y, False)).log_likelihood.sum()
     bound = fit.trace["bound"]
     assert bool((bound <= fit.trace["log_likelihood"] + 1e-6).all())
     theta = {name: value[0, 0] for name, value in fit.draws.items()}
