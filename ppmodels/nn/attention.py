@@ -101,52 +101,68 @@ class MultiHeadAttention(nn.Module):
         kv_heads = kv_heads or heads
         if width % heads or heads % kv_heads:
             raise ValueError(f"width {width}, heads {heads} and kv_heads {kv_heads} must divide one another")
-        self.heads, self.kv_heads, self.position, self.dropout = heads, kv_heads, position, dropout
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * kv_heads * (width // heads))
+        self.width, self.heads, self.position, self.dropout = width, heads, position, dropout
+        self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * (width // heads))  # one product where x asks itself
         self.out = nn.Linear(width, width)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
         """mask: True takes part, broadcast to (B, T, S). causal: each token sees itself and those before."""
-        return self.attend(x, self.project(x if context is None else context), mask, causal)
+        return self._look_up(*self._said(x, context), mask, causal)
 
     def project(self, context: Tensor, start: int = 0) -> KeyValues:
         """Keys and values of a context whose first token stands at `start`."""
-        keys, values = self.key_value(context).unflatten(-1, (2 * self.kv_heads, -1)).transpose(1, 2).chunk(2, 1)
-        return KeyValues(rotary(keys, start) if self.position == "rotary" else keys, values)
+        parts = (self.width, self.qkv.out_features - self.width)
+        weight, bias = self.qkv.weight.split(parts)[1], self.qkv.bias.split(parts)[1]
+        keys, values = functional.linear(context, weight, bias).chunk(2, -1)
+        return KeyValues(self._heads(keys, start), self._heads(values))
 
     def attend(self, x: Tensor, past: KeyValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Look x (B, T, W) up in keys and values; the last query stands at the last key."""
-        q, bias = self._queries(x, past)
-        mask = None if mask is None else mask.unsqueeze(-3)
-        dropout = self.dropout if self.training else 0.0
-        looked_up = attention(q, past.keys, past.values, mask, causal, bias, dropout)
-        return self.out(looked_up.transpose(1, 2).flatten(2))
+        return self._look_up(self._queries(x, past), past, mask, causal)
 
     def weights(
         self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
         """The attention map, (B, heads, T, S)."""
-        past = self.project(x if context is None else context)
-        q, bias = self._queries(x, past)
+        q, past = self._said(x, context)
         mask = None if mask is None else mask.unsqueeze(-3)
-        return attention_weights(q, past.keys, mask, causal, bias)
+        return attention_weights(q, past.keys, mask, causal, self._bias(q, past))
 
     def decode(self, x: Tensor, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
         """New tokens x (B, T, W) after a past: their outputs, and the past with them in it."""
-        now = self.project(x, 0 if past is None else past.keys.shape[-2])
+        q, now = self._said(x, None, 0 if past is None else past.keys.shape[-2])
         past = now if past is None else past + now
-        return self.attend(x, past, causal=True), past
+        return self._look_up(q, past, None, causal=True), past
 
-    def _queries(self, x: Tensor, past: KeyValues) -> tuple[Tensor, Tensor | None]:
-        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, T, D)
+    def _said(self, x: Tensor, context: Tensor | None, start: int = 0) -> tuple[Tensor, KeyValues]:
+        """What x asks, and what it, or a context, has to say: queries (B, heads, T, D), keys and values."""
+        if context is not None:
+            past = self.project(context)
+            return self._queries(x, past), past
+        rest = (self.qkv.out_features - self.width) // 2
+        q, keys, values = self.qkv(x).split((self.width, rest, rest), -1)  # one product; split before it is turned
+        return self._heads(q, start), KeyValues(self._heads(keys, start), self._heads(values))
+
+    def _queries(self, x: Tensor, past: KeyValues) -> Tensor:
+        q = functional.linear(x, self.qkv.weight[: self.width], self.qkv.bias[: self.width])
+        return self._heads(q, past.keys.shape[-2] - x.shape[-2])
+
+    def _heads(self, x: Tensor, start: int | None = None) -> Tensor:
+        """Heads (B, heads, T, D) of (B, T, heads D); turned by where they stand, where positions do that."""
+        heads = x.unflatten(-1, (-1, self.width // self.heads)).transpose(1, 2)
+        return rotary(heads, start) if self.position == "rotary" and start is not None else heads
+
+    def _bias(self, q: Tensor, past: KeyValues) -> Tensor | None:
         queries, keys = q.shape[-2], past.keys.shape[-2]
-        if self.position == "rotary":
-            q = rotary(q, keys - queries)
-        bias = alibi(self.heads, queries, keys, x.device) if self.position == "alibi" else None
-        return q, bias
+        return alibi(self.heads, queries, keys, q.device) if self.position == "alibi" else None
+
+    def _look_up(self, q: Tensor, past: KeyValues, mask: Tensor | None, causal: bool) -> Tensor:
+        mask = None if mask is None else mask.unsqueeze(-3)
+        dropout = self.dropout if self.training else 0.0
+        found = attention(q, past.keys, past.values, mask, causal, self._bias(q, past), dropout)
+        return self.out(found.transpose(1, 2).flatten(2))
 
 
 def _cast(bias: Tensor | None, q: Tensor) -> Tensor | None:

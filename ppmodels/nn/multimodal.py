@@ -42,7 +42,7 @@ class MaskedMultimodal(nn.Module):
         self.question = nn.Parameter(0.02 * torch.randn(width))
         self.encoder = Encoder(width, layers, heads=heads)
         self.decoder = Encoder(width, layers, heads=heads, cross=True)
-        self.heads = nn.ModuleDict({k: nn.Linear(width, v) for k, (v, _) in self.modalities.items()})
+        self.heads = nn.ModuleDict({k: _ignorant(width, v) for k, (v, _) in self.modalities.items()})
         for part in self.modules():
             if isinstance(part, nn.Embedding):
                 nn.init.normal_(part.weight, std=0.02)  # as the places: a token must not drown where it stands
@@ -91,3 +91,11 @@ class MaskedMultimodal(nn.Module):
             spans[name] = slice(start, start + length)
             start += length
         return spans
+
+
+def _ignorant(width: int, vocabulary: int) -> nn.Linear:
+    """A head that starts with every token as likely as any other."""
+    head = nn.Linear(width, vocabulary)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head

@@ -55,8 +55,8 @@ def test_multi_head_is_torchs(causal):
     ours = MultiHeadAttention(12, 3)
     theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True)
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key_value.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key_value.bias]))
+        theirs.in_proj_weight.copy_(ours.qkv.weight)
+        theirs.in_proj_bias.copy_(ours.qkv.bias)
         theirs.out_proj.weight.copy_(ours.out.weight)
         theirs.out_proj.bias.copy_(ours.out.bias)
     x, context = torch.randn(2, 7, 12), torch.randn(2, 7, 12)
