@@ -7,7 +7,7 @@ from typing import Any
 
 from inference.base import Fit, Unsupported, threads
 
-__all__ = ["Fit", "Unsupported", "fit", "load", "methods", "threads", "to_datatree"]
+__all__ = ["Fit", "Unsupported", "fit", "load", "methods", "stream", "threads", "to_datatree"]
 
 
 def methods() -> list[str]:
@@ -26,6 +26,20 @@ def fit(method: str, model: Any, *args: Any, **options: Any) -> Fit:
     if method not in methods():
         raise KeyError(f"no method {method!r}; there are: {', '.join(methods())}")
     return importlib.import_module(f"inference.{method}").fit(model, *args, **options)
+
+
+def stream(method: str, model: Any, **options: Any) -> Any:
+    """Return what learns from rows that come in pieces: `learn(data)` takes one more, `fit()` says what is known now.
+
+    Raises: Unsupported where this method, or this model with it, needs all rows at once.
+    """
+    if method not in methods():
+        raise KeyError(f"no method {method!r}; there are: {', '.join(methods())}")
+    back_ends = {name: importlib.import_module(f"inference.{name}") for name in methods()}
+    able = [name for name, back_end in back_ends.items() if hasattr(back_end, "Stream")]
+    if method not in able:
+        raise Unsupported(f"{method} learns from all rows at once; in pieces do: {', '.join(able)}")
+    return back_ends[method].Stream(model, **options)
 
 
 def to_datatree(fit: Any, **options: Any) -> Any:

@@ -6,11 +6,16 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from inference.base import Fit, fresh, joint
+from inference.base import Fit, Unsupported, fresh, joint
 from inference.density import Density
+from inference.density.minibatch import of_rows
 from inference.density.rows import likelihood, weighed
 from inference.optimum import own_way
 from inference.optimum import summit as summit
+from inference.training.pieces import Pieces
+from ppmodels.base import Data, Model
+
+__all__ = ["Stream", "fit"]
 
 
 def fit(
@@ -65,6 +70,50 @@ def fit(
         info |= {"prior": prior} | ({} if weight is None else {"weight": torch.as_tensor(weight)})
         info |= {"restarts": summit.restarts(top.ascent), "seconds": time.perf_counter() - began}
         return Fit(own, args, kwargs, "mode", draws, trace, info=info)
+
+
+class Stream:
+    """A point moved a few steps of Adam up the posterior's density by each piece of the rows, which is then forgotten.
+
+    The answer is the average of where the pieces led.
+
+    rows: how many there are in all, if known; else as many as have come, so the same rows twice count twice.
+    prior: as for `fit`. batch_steps, lr: see `inference.training.pieces.Pieces`.
+
+    Raises: Unsupported for a plain program, and, at the first piece, where rows have latents of their own.
+    """
+
+    def __init__(
+        self, model: Any, *, batch_steps: int = 10, lr: float = 0.05, rows: int | None = None, prior: bool = True,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        if not isinstance(model, Model):
+            raise Unsupported("rows in pieces are those of a `Data`; a plain program has none")
+        self.model, self.prior, self.seed, self._last = model, prior, seed, Data(0)
+        self.pieces, self.x = Pieces(batch_steps, lr, rows, seed), None
+
+    def learn(self, data: Data, weight: Any = None) -> "Stream":
+        """Take the next steps on these rows, each as often as its weight, (rows,), says."""
+        piece = self.pieces.take(data)
+        with fresh(self.model, (piece,), seed=self.seed) as own:
+            density = of_rows(_objective(own, (piece,), {}, self.prior, weight), piece, jacobian=False)
+            if self.x is None:
+                self.x = density.start(1, torch.Generator().manual_seed(self.seed), radius=0.01)[0]
+            x = self.x.clone().requires_grad_()
+            self.pieces.descend(piece, lambda _: -density.log_prob(x), lambda: {"x": x})
+            self.x, self._last = x.detach(), data
+        return self
+
+    def fit(self) -> Fit:
+        """Return the point as it is now; the fit's data are the last piece."""
+        if self.x is None:
+            raise ValueError("no rows have been learned yet")
+        with fresh(self.model, (self._last,), seed=self.seed) as own:
+            density = Density.of(joint(own, (self._last,), {}), (self._last,), {}, jacobian=False)
+            draws = {name: value[None] for name, value in density.constrain(self.pieces.average["x"][None]).items()}
+        climbed = self.pieces.state[0]["objective"]
+        info = {"seed": self.seed, "message": f"{len(climbed)} steps on {self.pieces.seen} rows in pieces"}
+        return Fit(own, (self._last,), {}, "mode", draws, {"log_density": climbed}, info=info)
 
 
 def _objective(model: Any, args: Any, kwargs: Any, prior: bool, weight: Any) -> Any:

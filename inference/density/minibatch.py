@@ -78,7 +78,7 @@ class Minibatches:
         data = rows_of(model, args, kwargs)
         size = _size(data.rows, batch_size) // processes.count()
         first = data.batch(torch.arange(size, device=_device(data)))
-        density = _of_rows(program, first, jacobian)
+        density = of_rows(program, first, jacobian)
         whole = tensors_of((Data(data.rows, data.given, data.observed),), {})
         evaluate, executor, reason, cost = _evaluator(density, chains, own_rows)
         if executor == "graph" and compile:
@@ -201,7 +201,7 @@ def _device(data: Data) -> torch.device:
     return next(iter({**data.given, **data.observed}.values())).device
 
 
-def _of_rows(program: Any, data: Data, jacobian: bool) -> Density:
+def of_rows(program: Any, data: Data, jacobian: bool) -> Density:
     """The density of some rows; Unsupported where there is none."""
     try:
         density = Density.of(program, (data,), {}, jacobian=jacobian)

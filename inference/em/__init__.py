@@ -148,6 +148,8 @@ class Climb:
             return self._by_batches(theta)
         path, longest, gain = Path(), 4.0, float("inf")
         point = self._visit(path, theta)
+        if point.objective == -float("inf"):
+            return path.end("the log likelihood is not finite where it starts", collapsed=True)
         while len(path.points) <= self.num_steps:
             try:
                 first = self._visit(path, self.problem.step(point))

@@ -17,7 +17,7 @@ def weights(model: Any, method: str, sample_weight: Any, X: np.ndarray) -> tuple
     if sample_weight is None:
         return {}, {}
     weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
-    if method == "em" and isinstance(model, HasOptional) and "weight" in model.optional:
+    if method in ("em", "exact") and isinstance(model, HasOptional) and "weight" in model.optional:
         return {"weight": weight}, {}
     if method == "mode":
         return {}, {"weight": weight}

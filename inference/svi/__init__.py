@@ -21,6 +21,7 @@ from inference.svi.flat import find, flat_guide, refuse
 from inference.svi.importance import ImportanceELBO
 from inference.svi.objective import AUTOMATIC, Objective, Survey
 from inference.svi.options import Options
+from inference.svi.stream import Stream
 from inference.svi.weighted import WeightedELBO
 from inference.tracing.learned import Untouched, in_store
 from inference.training.average import write
@@ -30,7 +31,7 @@ from inference.training.loop import Training
 from inference.training.plateau import Plateau
 from ppmodels.base import Data
 
-__all__ = ["ImportanceELBO", "WeightedELBO", "fit", "flat_guide"]
+__all__ = ["ImportanceELBO", "Stream", "WeightedELBO", "fit", "flat_guide"]
 
 NUMBERS = ("num_steps", "lr", "batch_size", "num_particles", "num_restarts", "num_samples", "tol", "patience")
 NUMBERS += ("gradient", "divergence")

@@ -77,9 +77,14 @@ def _rows(value: Tensor, index: Tensor) -> Tensor:
 
 
 def _numbers(name: str, value: Any) -> Tensor:
-    """The values as a tensor; what is no tensor, such as a list or a table, in NumPy's precision."""
+    """The values as a tensor, in NumPy's precision where they are none yet; SciPy's sparse matrix as torch's COO."""
     if isinstance(value, Tensor):
         return value
+    if hasattr(value, "tocoo"):
+        value = value.tocoo()
+        place = torch.from_numpy(np.stack([value.row, value.col]).astype(np.int64))
+        found = torch.sparse_coo_tensor(place, torch.from_numpy(value.data), value.shape, check_invariants=False)
+        return found.coalesce()
     try:
         array = np.asarray(value)
     except ValueError:

@@ -20,8 +20,7 @@ def check_data(model: Any, data: Data) -> None:
     else:
         model._kinds.check(x, data.coords.get("feature", ()))
     check_labels(data.observed["y"], model.classes)
-    wrong = [] if weight is None else (~((weight >= 0) & weight.isfinite())).nonzero()
-    if weight is not None and len(wrong):
+    if weight is not None and len(wrong := (~((weight >= 0) & weight.isfinite())).nonzero()):
         raise ValueError(f"weight is {weight[wrong[0, 0]].item()} in row {int(wrong[0, 0])}; it must be 0 or more")
 
 

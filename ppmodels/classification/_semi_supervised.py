@@ -59,7 +59,8 @@ def labelled(model: Any, data: Data) -> Tables:
 
 def total(rows: Tensor, data: Data) -> Tensor:
     """Return the sum over rows, (N,), each as often as its weight says, ()."""
-    return (rows * _weight(data)).sum(dtype=torch.float64)
+    weight = _weight(data)
+    return torch.where(weight > 0, rows * weight, 0.0).sum(dtype=torch.float64)  # also of what cannot be
 
 
 def _weight(data: Data) -> Tensor:

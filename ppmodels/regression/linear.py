@@ -54,10 +54,10 @@ class LinearRegression:
     def model(self, data: Data) -> None:
         design, noise, spread = self._design(data), self.noise, self.spread  # (N, Q)
         if noise is None:
-            noise = pyro.sample("precision", dist.Gamma(*design.new_tensor([self.shape, self.rate]))).rsqrt()
+            noise = pyro.sample("precision", dist.Gamma(design.new_tensor(self.shape), self.rate)).rsqrt()
             spread = spread * noise
-        prior = dist.Normal(design.new_zeros(design.shape[1]), spread).to_event(1)
-        coef = pyro.sample("coef", prior, infer=dims("coefficient"))
+        law = dist.Normal(design.new_zeros(design.shape[1]), spread).to_event(1)
+        coef = pyro.sample("coef", law, infer=dims("coefficient"))
         with data.plate():
             pyro.sample("y", dist.Normal(design @ coef, noise))
 
