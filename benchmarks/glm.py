@@ -127,12 +127,13 @@ def posterior(bins: int) -> None:
 
     model, counts = population(20, bins)
     data = model.data(counts)
-    options: dict[str, Any] = {"num_chains": 16, "num_warmup": 20, "num_samples": 260, "compile": False}
+    options: dict[str, Any] = {"num_chains": 16, "num_warmup": 20, "num_samples": 300, "compile": False}
     spent, fit = timed(lambda: in_parts(mcmc.fit, model, data, **options))
     values = np.concatenate([v.flatten(2).numpy() for v in fit.draws.values()], 2)  # (chain, draw, parameters)
     worst = max(float(rhat(values[:, :, i])) for i in range(values.shape[2]))
     least = min(float(ess(values[:, :, i])) for i in range(values.shape[2]))
-    size = f"{values.shape[2]} parameters, full posterior, 16 chains of 20 + 260 draws"
+    draws = f"{options['num_chains']} chains of {options['num_warmup']} + {options['num_samples']} draws"
+    size = f"{values.shape[2]} parameters, full posterior, {draws}"
     print(f"\nN = 20, {bins} bins, {size}: {spent:.0f} CPU s, largest R-hat {worst:.3f}, least ESS {least:.0f}")
 
 

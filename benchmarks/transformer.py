@@ -10,7 +10,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks._clock import timed
+from benchmarks._clock import fastest, timed
 from benchmarks._record import recorded
 from inference.training import Training, warmup_cosine
 from ppmodels.nn.generate import generate
@@ -54,7 +54,7 @@ def training(folder: Path | None) -> None:
         networks |= {"nanoGPT": nano(folder, bias=True), "nanoGPT, without biases": nano(folder, bias=False)}
     steps = {name: stepper(network, x, y) for name, network in networks.items()}
     least = dict.fromkeys(steps, float("inf"))
-    for _ in range(6):
+    for _ in range(10):
         for name, step in steps.items():
             least[name] = min(least[name], timed(lambda: [step() for _ in range(10)])[0] / 10)  # noqa: B023
     peer = least.get("nanoGPT", least["torch.nn.TransformerEncoder"])
@@ -63,6 +63,17 @@ def training(folder: Path | None) -> None:
     for name, seconds in least.items():
         ratio = f"{peer / seconds:>12.2f}" if name.startswith("ours") else ""
         print(f"{name:30} {sum(p.numel() for p in networks[name].parameters()):>11} {1e3 * seconds:>7.2f} {ratio}")
+    print(f"{'the matrix products alone':30} {'':>11} {1e3 * products():>7.2f}")
+
+
+def products() -> float:
+    """Seconds of what nobody can leave out: the products of the weights, forward, and backward to both sides."""
+    rows, total = BATCH * BLOCK, 0.0
+    shapes = LAYERS * [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH)] + [(WIDTH, LETTERS)]
+    for before, after in shapes:
+        x, weight, back = torch.randn(rows, before), torch.randn(after, before), torch.randn(rows, after)
+        total += fastest(lambda: (x @ weight.T, back @ weight, back.T @ x), 10)  # noqa: B023
+    return total
 
 
 def stepper(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
