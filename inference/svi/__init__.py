@@ -121,7 +121,7 @@ class Run:
                 flat = name in AUTOMATIC and o.plain and not survey.learned and not survey.random_rows
                 if o.special and not flat:
                     raise Unsupported(f"{o.special} is for a guide by name, all rows, and nothing else to learn")
-                refuse(name, o.gradient, o.divergence)
+                refuse(name, o.gradient, o.divergence, self.checkpoint)
                 best = self._in_blocks(own, bar) if name == "blocks" else None
                 best = self._on_density(own, name, bar) if flat else best
             if best is None:

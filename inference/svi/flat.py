@@ -54,8 +54,12 @@ def flat_guide(name: str, dim: int) -> Guide:
     return {"mean-field": MeanField, "full-rank": FullRank, "flow": Flow}[name](dim)
 
 
-def refuse(name: str, gradient: str, divergence: str) -> None:
-    """Raise where a guide has no such way."""
+def refuse(name: str, gradient: str, divergence: str, checkpoint: Any = None) -> None:
+    """Raise where a guide has no such way, or the way nothing to go on from."""
+    ways = {"guide='blocks'": name == "blocks", f"{gradient=}": gradient == "fixed"}
+    for way, once in (ways | {f"{divergence=}": divergence == "forward"}).items():
+        if once and checkpoint is not None:
+            raise Unsupported(f"{way} runs to its end in one go; leave the checkpoint out")
     if divergence == "forward" and name not in ("mean-field", "full-rank"):
         raise Unsupported(f"forward KL matches moments, which fixes mean-field and full-rank; not {name}")
     if gradient == "fixed" and name != "mean-field":

@@ -18,6 +18,7 @@ from inference.svi.objective import Objective, Survey
 from ppmodels import Data
 from ppmodels.classification.logistic import LogisticRegression
 from ppmodels.classification.logistic_posterior import elbo
+from ppmodels.clustering.dirichlet_process import DirichletProcessMixture
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 RHO = 0.9
@@ -263,3 +264,12 @@ def test_what_cannot_be_says_why():
         svi.fit(pair, covariance, gradient="steep")
     with pytest.raises(ValueError, match="num_particles must be at least 2"):
         svi.fit(pair, covariance, gradient="score", num_particles=1)
+
+
+@pytest.mark.parametrize("way", [{"gradient": "fixed"}, {"divergence": "forward"}, {"guide": "blocks"}])
+def test_a_way_without_steps_to_go_on_from_refuses_a_checkpoint(way, tmp_path):
+    model = DirichletProcessMixture()
+    data = Data.of(model, x=torch.randn(20, 2))
+    with pytest.raises(Unsupported, match="runs to its end in one go; leave the checkpoint out"):
+        svi.fit(model, data, checkpoint=tmp_path / "there", **way)
+    assert not any(tmp_path.iterdir())
