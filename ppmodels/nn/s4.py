@@ -63,7 +63,10 @@ class S4(nn.Module):
         .. math:: \bar A = D (2/\Delta + \Lambda) - DP\,G\,Q^*(I + D(2/\Delta + \Lambda))
 
         with :math:`D = (2/\Delta - \Lambda)^{-1}` and :math:`G = (I + Q^* D P)^{-1}`.
+
+        Raises: ValueError when Q, not tied to P, was learned so that a state grows without bound.
         """
+        self._refuse_growth(rate)
         eigenvalues, p, q, b, readout = self.system()
         c = readout if self.length is None else self._truncated(None)
         twice = 2 / (rate * self.log_dt.exp())[:, None]
@@ -84,6 +87,17 @@ class S4(nn.Module):
         p = torch.view_as_complex(self.low_rank)
         q = torch.view_as_complex(self.left) if isinstance(self.left, Tensor) else p
         return eigenvalues, p, q, torch.view_as_complex(self.input), torch.view_as_complex(self.readout)
+
+    def _refuse_growth(self, rate: float) -> None:
+        if self.left is None:
+            return  # the real part of Lambda - P P* is negative: bilinear steps shrink
+        a, b, _ = real_form(*(x.detach().to(torch.complex128) for x in self.system()))
+        step = rate * self.log_dt.detach().double().exp()
+        growth = torch.linalg.eigvals(bilinear(a, b, step)[0]).abs().amax(-1)  # (H,)
+        worst = int(growth.argmax())
+        if not growth[worst] < 1 + 1e-6:
+            told = f"channel {worst} multiplies its state by {float(growth[worst]):.6g} a step"
+            raise ValueError(f"{told}, and would blow up: learn with tied=True")
 
     def _truncated(self, length: int | None, rate: float = 1.0) -> Tensor:
         """C (I - A_bar^length), or C itself for None, (H, M).

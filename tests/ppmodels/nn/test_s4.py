@@ -104,3 +104,12 @@ def test_forward_leaves_the_weights_alone():
 def test_odd_states():
     with pytest.raises(ValueError, match="even"):
         S4(2, 7)
+
+
+def test_an_untied_system_that_would_blow_up_is_named():
+    ssm = untied("legs")
+    assert ssm.recurrence().scan(torch.randn(1, 2000, 3).double())[0].isfinite().all()
+    with torch.no_grad():
+        ssm.left[1].mul_(-3)
+    with pytest.raises(ValueError, match=r"channel 1 multiplies its state by 5.8937 a step.*tied=True"):
+        ssm.recurrence()
