@@ -12,7 +12,7 @@ from inference.density.batching import batch_last
 from inference.density.executor import close, one_line
 from inference.density.graph import Graph, trace
 from inference.density.inputs import no_validation, rebuild, tensors_of
-from inference.density.program import Layout, constrained
+from inference.density.program import Layout, Site, constrained
 
 log = logging.getLogger("inference")
 
@@ -21,14 +21,20 @@ ROWS = 8192  # draws turned into site values at once
 
 @dataclass(frozen=True)
 class SiteMap:
-    """values(x, *tensors) of the named sites; graph: the same, traced, where that could be done."""
+    """values(x, *tensors) of the named sites; graph: the same, traced, where that could be done.
+
+    parts: the sites, where every value is a part of x as it stands, as of real sites; then nothing is traced.
+    """
 
     names: tuple[str, ...]
     values: Callable[..., tuple[Tensor, ...]]
     graph: Graph | None
+    parts: tuple[Site, ...] = ()
 
     def __call__(self, x: Tensor, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the sites' values at x, (n, dim): each (n, *site)."""
+        if self.parts:
+            return {site.name: x[:, site.start : site.stop].reshape(len(x), *site.shape) for site in self.parts}
         parts = []
         for block in x.split(ROWS):
             if self.graph is None:
@@ -41,7 +47,7 @@ class SiteMap:
         return dict(zip(self.names, values, strict=True))
 
     def agrees(self, points: Tensor, tensors: Sequence[Tensor]) -> bool:
-        """Are the traced values those of the program at fresh points, (n, dim)?"""
+        """Are these values those of the program at fresh points, (n, dim)?"""
         found = self(points, tensors)
         for i, x in enumerate(points):
             truth = self.values(x, *tensors)
@@ -68,6 +74,10 @@ def site_map(
     def values(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(v for v, same in zip(everything(x, *tensors), steady, strict=True) if same)
 
+    if not layout.deterministic and all(steady) and all(site.shape == site.free for site in layout.sites):
+        real = SiteMap(kept, values, None, layout.sites)
+        if real.agrees(points, tensors):
+            return real
     try:
         traced = SiteMap(kept, values, trace(values, [points[0]], tensors))
         if traced.agrees(points, tensors):

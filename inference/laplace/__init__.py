@@ -1,6 +1,5 @@
 """Laplace's approximation: a Gaussian at the mode, with the Hessian of the enumerated density or a part of it."""
 
-import dataclasses
 import math
 import time
 from typing import Any
@@ -14,7 +13,8 @@ from inference.density import Density
 from inference.laplace.gaussians import Dense, Gaussian
 from inference.laplace.linearised import Linearised
 from inference.laplace.peak import by_its_own_way
-from inference.laplace.structures import STRUCTURES, Curvature
+from inference.laplace.structures import STRUCTURES
+from inference.laplace.summits import Mode
 from inference.laplace.tuning import refuse, tune
 from inference.optimum import summit as summit
 from inference.optimum.blocks import log_probs, together
@@ -33,6 +33,7 @@ def fit(
     structure: str = "full",
     subnetwork: int | None = None,
     tuned: tuple[str, ...] = (),
+    post_hoc: bool = False,
     linearise: bool | None = None,
     progress_bar: bool = False,
     **kwargs: Any,
@@ -47,7 +48,8 @@ def fit(
         with a network also "ggn", Gauss and Newton's matrix, "kfac", its Kronecker factors, and "last-layer".
     subnetwork: how many coordinates it has; a tenth of all unless said.
     tuned: fields of the model, as ("scale", "noise"), set to where the evidence is highest; from the best of the
-        first climbs one climb goes on as they change.
+        first climbs one climb goes on as they change. A coarser tol, 0.01 nats, is good enough for this.
+    post_hoc: let the mode be that of the fields as they are given, and tune them with it held, which costs less.
     linearise: let the fit's model be the network's tangent at the mode, which is what Gauss and Newton's matrix is
         the posterior of; True unless said, wherever that matrix is used.
 
@@ -71,17 +73,12 @@ def fit(
         options = {"num_restarts": num_restarts, "num_steps": num_steps, "tol": tol}
         options |= {"newton": 10**9 if structure == "full" else 0}
 
-        def climb(model: Any, before: Mode | None = None) -> Mode:
-            if before is not None:
-                return before.moved(model, structure, subnetwork, generator, options)
-            density = Density.of(joint(model, args, kwargs), args, kwargs)
-            return Mode(density, summit.find(density, generator, **options))
-
-        def evidence(model: Any, at: Mode) -> float:
-            return at.under(model).log_evidence(structure, model, subnetwork)
-
-        own, mode, rounds, settled = tune(own, tuned, climb, evidence) if tuned else (own, climb(own), 0, True)
-        gaussian = mode.around(structure, own, subnetwork)
+        density = Density.of(joint(own, args, kwargs), args, kwargs)
+        mode, rounds, settled = Mode.of(own, density, generator, structure, subnetwork, options), 0, True
+        if tuned:
+            climb = (lambda at: at) if post_hoc else (lambda at: at.climbed(generator, options))
+            mode, rounds, settled = tune(mode, tuned, climb, tol)
+        own, gaussian = mode.model, mode.gaussian
         straight = _straight(own, structure, linearise)
         z = torch.randn(num_samples, mode.density.dim, generator=generator, dtype=mode.x.dtype, device=mode.x.device)
         x = mode.x + gaussian.draw(z)
@@ -92,7 +89,7 @@ def fit(
         info = {"seed": seed, "converged": converged, "message": message, "structure": structure, "tol": tol}
         stats, seen = ({}, {}) if straight or gaussian.free < len(mode.x) else _weighed(mode, gaussian, x, z)
         info |= seen | {"message": _message(message, seen)}
-        info |= mode.facts() | {"log_evidence": mode.evidence(gaussian), "linearised": straight}
+        info |= mode.facts() | {"linearised": straight}
         info |= {name: getattr(own, name) for name in tuned} | ({"rounds": rounds} if tuned else {})
         state = {"loc": mode.x} | _kept(gaussian, mode.density.dim)
         info |= {"seconds": time.perf_counter() - began}
@@ -105,65 +102,6 @@ def _straight(model: Any, structure: str, linearise: bool | None) -> bool:
     if linearise and not isinstance(model, HasNetwork):
         raise Unsupported("linearise takes a network's tangent; this model has no network")
     return structure != "full" and isinstance(model, HasNetwork) if linearise is None else linearise
-
-
-@dataclasses.dataclass(frozen=True)
-class Mode:
-    """A density and its summit."""
-
-    density: Density
-    top: summit.Summit
-
-    @property
-    def x(self) -> Tensor:
-        """The mode, (dim,)."""
-        return self.top.x
-
-    def under(self, model: Any) -> "Mode":
-        """Return the same point under other hyperparameters, whether or not it is a mode there."""
-        args, kwargs = self.density.args, self.density.kwargs
-        density = dataclasses.replace(self.density, program=joint(model, args, kwargs), _made={})
-        hessian = None if self.top.hessian is None else density.hessian(self.x).detach()
-        log_prob = float(density.log_prob(self.x).detach())
-        return Mode(density, dataclasses.replace(self.top, log_prob=log_prob, hessian=hessian))
-
-    def moved(self, model: Any, structure: str, size: int | None, generator: torch.Generator, options: Any) -> "Mode":
-        """Return the mode under other hyperparameters that one climb from here reaches."""
-        here = self.under(model)
-        try:
-            gaussian = here.around(structure, model, size)
-            stretch = gaussian.draw if gaussian.free == len(self.x) else None
-        except Unsupported:  # here it is no maximum yet
-            stretch = None
-        return Mode(here.density, summit.find(here.density, generator, start=self.x[None], stretch=stretch, **options))
-
-    def around(self, structure: str, model: Any, size: int | None) -> Gaussian:
-        """Return the Gaussian of this structure."""
-        return Curvature(self.density, self.x, model, size, self.top.hessian).around(structure)
-
-    def evidence(self, gaussian: Gaussian) -> float:
-        """Return log p(D), those coordinates that the Gaussian holds fixed taken as known."""
-        return self.top.log_prob + 0.5 * gaussian.free * math.log(2 * math.pi) - gaussian.half_log_det()
-
-    def log_evidence(self, structure: str, model: Any, size: int | None) -> float:
-        """Return log p(D) by the Hessian here."""
-        return self.evidence(self.around(structure, model, size))
-
-    def weights(self, model: HasNetwork) -> dict[str, Tensor]:
-        """Return the network's weights at the mode, by site."""
-        values = self.density.constrain(self.x[None])
-        return {name: values[name][0].detach() for name, _ in model.module.named_parameters()}
-
-    def path(self) -> Tensor:
-        """Return the log density along the best climb."""
-        ascent, best = self.top.ascent, self.top.best
-        return ascent.values[best, : int(ascent.steps[best]) + 1]
-
-    def facts(self) -> dict[str, Any]:
-        """Return what is known of the climbs."""
-        found = {"log_density": self.top.log_prob, "decrement": self.top.decrement}
-        found |= {"grad_norm": float(self.top.grad.norm()), "num_modes": summit.num_modes(self.top.ascent)}
-        return found | {"restarts": summit.restarts(self.top.ascent)}
 
 
 def _weighed(mode: Mode, gaussian: Gaussian, x: Tensor, z: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,6 +9,7 @@ Source: Martens (2020), JMLR 21, sections 8 and 9; Botev, Ritter and Barber (201
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -34,6 +35,7 @@ class Network:
     others: Theta
     data: Data
 
+    @cached_property
     def fisher(self) -> Tensor:
         """Return Lambda, (N, K, K): how much a row's outputs are worth knowing, the whole data's scale included.
 
@@ -55,7 +57,7 @@ class Network:
 
     def roots(self) -> Tensor:
         """Return S, (N, K, K), with S S' = Lambda."""
-        values, vectors = torch.linalg.eigh(self.fisher())
+        values, vectors = torch.linalg.eigh(self.fisher)
         return vectors * values.clamp(min=0.0).sqrt()[:, None, :]
 
     def jacobians(self, names: list[str]) -> Iterator[tuple[slice, Tensor]]:
@@ -156,10 +158,9 @@ def precisions(model: HasNetwork, weights: Theta) -> Theta:
     """Return minus the second derivative of each weight's log prior, by site: for a Gaussian prior its precision."""
     with pyro.validation_enabled(False):
         trace: Any = poutine.trace(pyro.condition(model.weights, data=weights)).get_trace()
-    found = {}
-    for name, value in weights.items():
-        w = value.detach().clone().requires_grad_()
-        (slope,) = torch.autograd.grad(trace.nodes[name]["fn"].log_prob(w).sum(), w, create_graph=True)
-        second = torch.autograd.grad(slope.sum(), w)[0] if slope.requires_grad else torch.zeros_like(w)
-        found[name] = -second
-    return found
+    free = {name: value.detach().clone().requires_grad_() for name, value in weights.items()}
+    total: Any = sum(trace.nodes[name]["fn"].log_prob(w).sum() for name, w in free.items())
+    slopes = torch.autograd.grad(total, list(free.values()), create_graph=True)
+    bent = [slope.sum() for slope in slopes if slope.requires_grad]
+    second = torch.autograd.grad(bent, list(free.values()), allow_unused=True) if bent else [None] * len(free)
+    return {n: torch.zeros_like(w) if v is None else -v for (n, w), v in zip(free.items(), second, strict=True)}

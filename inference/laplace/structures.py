@@ -1,6 +1,6 @@
 """Which part of the curvature is kept: all of it, its diagonal, factors of layers, the last layer, some weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ class Curvature:
     model: Any
     size: int | None = None  # coordinates of a subnetwork
     hessian: Tensor | None = None  # where it is known already
+    known: "Curvature | None" = None  # at this x under other fields, which may share the network's part of it
 
     def around(self, structure: str) -> Gaussian:
         """Return the Gaussian of this structure, centred at zero.
@@ -53,6 +54,8 @@ class Curvature:
     @cached_property
     def network(self) -> Network:
         """The network at x."""
+        if self.known is not None and not self.known.network.others:  # free weights alone: the same values
+            return replace(self.known.network, model=self.model)
         density, sites = self.density, [site.name for site in self.density.layout.sites]
         with torch.no_grad(), no_validation():  # the program itself, once: a trace costs more than one point is worth
             found = constrained(density.program, density.layout)(self.x, density.args, density.kwargs)
@@ -83,9 +86,8 @@ class Curvature:
     def _diagonal(self) -> Tensor:
         if not isinstance(self.model, HasNetwork):
             return -self.density.hessian(self.x).detach().diagonal()
-        network = self.network
-        prior = precisions(self.model, network.weights)
-        found = {name: value + prior[name] for name, value in network.diagonal().items()}
+        prior = precisions(self.model, self.network.weights)
+        found = {name: value + prior[name] for name, value in self._diagonals.items()}
         return self._joined(found)
 
     def _block(self, places: Tensor) -> Tensor:
@@ -100,11 +102,57 @@ class Curvature:
 
     def _whole(self, names: list[str]) -> Tensor:
         """The Gauss-Newton matrix and the prior's precision of these weights, and the block of the other sites."""
-        network = self.network
-        prior = precisions(self.model, network.weights)
-        found = network.gauss_newton(names)
-        found += torch.diag(torch.cat([prior[name].flatten() for name in names]))
-        return torch.block_diag(found, self._others())
+        prior = precisions(self.model, self.network.weights)
+        precision = torch.diag(torch.cat([prior[name].flatten() for name in names]))
+        return torch.block_diag(self._gauss_newton(tuple(names)) + precision, self._others())
+
+    @cached_property
+    def _ratio(self) -> Tensor | None:
+        """The network's information as a multiple of that under the known fields; None where it is no multiple."""
+        if self.known is None:
+            return None
+        ours, theirs = self.network.fisher, self.known.network.fisher
+        place = theirs.abs().argmax()
+        ratio = ours.flatten()[place] / theirs.flatten()[place]
+        return ratio if torch.allclose(ours, ratio * theirs, rtol=1e-10, atol=0.0) else None
+
+    @cached_property
+    def _diagonals(self) -> Theta:
+        if self.known is None or self._ratio is None:
+            return self.network.diagonal()
+        return {name: self._ratio * value for name, value in self.known._diagonals.items()}
+
+    def _gauss_newton(self, names: tuple[str, ...]) -> Tensor:
+        if names not in self._made:
+            whole = None if self.known is None or self._ratio is None else self._ratio * self.known._gauss_newton(names)
+            self._made[names] = self.network.gauss_newton(list(names)) if whole is None else whole
+        return self._made[names]
+
+    @cached_property
+    def _made(self) -> dict[tuple[str, ...], Tensor]:
+        """Gauss-Newton matrices of weights by their names."""
+        return {}
+
+    @cached_property
+    def _factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of every layer sum_n a a', its inputs' second moments, and mean_n g g', its slopes'."""
+        if self.known is not None and self._ratio is not None:
+            return {name: (a, self._ratio * g) for name, (a, g) in self.known._factors.items()}
+        network, modules = self.network, layers(self.model.module)
+        for name, layer in modules.items():
+            if not isinstance(layer, nn.Linear):
+                kind = type(layer).__name__
+                raise Unsupported(f"layer {name!r} is {kind}, and kfac knows Linear; take 'diagonal' or 'last-layer'")
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, inputs, slopes in network.passes(set(modules)):
+            outer = slopes.mT @ slopes / len(next(iter(network.data.given.values())))
+            if name in found:
+                found[name] = found[name][0], found[name][1] + outer
+                continue
+            ones = [torch.ones_like(inputs[:, :1])] if f"{name}.bias" in network.weights else []
+            a = torch.cat([inputs, *ones], 1)
+            found[name] = a.mT @ a, outer
+        return found
 
     def _others(self) -> Tensor:
         """Minus the exact Hessian of the sites that are not weights, (R, R); uncorrelated with them, as in Fisher's."""
@@ -120,26 +168,12 @@ class Curvature:
         return -0.5 * (hessian + hessian.mT)
 
     def _kronecker(self) -> Kronecker:
-        network, found, modules = self.network, [], layers(self.model.module)
-        for name, layer in modules.items():
-            if not isinstance(layer, nn.Linear):
-                kind = type(layer).__name__
-                raise Unsupported(f"layer {name!r} is {kind}, and kfac knows Linear; take 'diagonal' or 'last-layer'")
-        rows = len(next(iter(network.data.given.values())))
-        sums: dict[str, list[Tensor]] = {}
-        for name, inputs, slopes in network.passes(set(modules)):
-            bias = f"{name}.bias" in network.weights
-            a = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1) if bias else inputs
-            outer = slopes.mT @ slopes / rows
-            if name in sums:
-                sums[name][1] += outer
-            else:
-                sums[name] = [a.mT @ a, outer]
-        prior = precisions(self.model, network.weights)
-        for name, (a, g) in sums.items():
+        factors, found = self._factors, []
+        prior = precisions(self.model, self.network.weights)
+        for name, (a, g) in factors.items():
             root = self._column_sds(name, prior)
-            places = self._layer_places(name)
-            found.append(Layer(places, root, torch.linalg.eigh(root[:, None] * a * root), torch.linalg.eigh(g)))
+            turned = torch.linalg.eigh(root[:, None] * a * root), torch.linalg.eigh(g)
+            found.append(Layer(self._layer_places(name), root, *turned))
         others = self._others()
         rest = self._dense(others, self._places([], others=True)) if len(others) else None
         return Kronecker(tuple(found), rest)

@@ -6,83 +6,103 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 
 from inference.base import Unsupported
+from inference.laplace.summits import Mode
 
-ROUNDS = 20  # of mode and hyperparameters in turn
-AGREE = 5e-5  # relative change of every hyperparameter below which the rounds end
-CARE = 1e-11  # relative gain at which the evidence's climb ends in the last round
-NOWHERE = 1e12  # minus the evidence where there is no Gaussian
-FACTOR = 100.0  # a hyperparameter moves in one round by at most this factor
+ROUNDS = 30  # of hyperparameters and mode in turn
+FACTOR = 3.0  # a hyperparameter moves in one round by at most this factor
+APART = 1e-4  # of logarithms, between which slopes are taken
+NEAR = 0.02  # a step shorter than this tells too little of how the mode's moving pulls
+ROUNDING = 1e-8  # of the evidence: a fall that is none
+ROUGH = 0.1  # nats: where less than this was promised and the evidence fell, it is not smooth enough for more
 
-SHARES = (1.0, 0.5, 0.25)  # of a round's step that are tried
-FALL = 1.0  # nats below the best evidence that a step may lead: at MacKay's fixed point it is not quite stationary
-
-Climb = Callable[[Any, Any], Any]
-Evidence = Callable[[Any, Any], float]
+Climb = Callable[[Mode], Mode]
 
 
-def tune(model: Any, fields: tuple[str, ...], climb: Climb, evidence: Evidence) -> tuple[Any, Any, int, bool]:
-    """Return the model with fields at the evidence's maximum, the mode there, the rounds taken, and did they settle.
+def tune(mode: Mode, fields: tuple[str, ...], climb: Climb, tol: float) -> tuple[Mode, int, bool]:
+    """Return the mode under fields where the evidence is highest, the rounds taken, and whether they settled.
 
-    In turn the mode is found under the present fields, and the evidence raised at that mode. At the end its slope
-    in the fields, the mode held, is zero: exactly the evidence's maximum where the Hessian does not depend on the
-    mode, as in linear models, and MacKay's fixed point elsewhere. Where rounds lead to less evidence, they end.
+    With the mode held, the evidence is cheap, and its slope known; but the Hessian changes as the mode moves. So
+    each round takes a quasi-Newton step by that slope and a `pull`, climbs to the mode there, and learns the pull
+    from what the evidence gained beyond what it would have with either end's mode held. Rounds end where a step
+    promises less than tol, in nats.
 
-    climb: model, and the mode to go on from or None -> its mode. evidence: model and mode -> log evidence by the
-        Hessian there.
+    mode: the first. climb: from a point under other fields to the mode there.
     Raises: Unsupported when a field is not a positive number, or several.
-    Source: MacKay (1992), Neural Computation 4, 415-447, section 4; Bishop (2006), section 3.5.
+    Source: MacKay (1992), Neural Computation 4, 415-447, section 4, for the mode held; Bishop (2006), section 3.5.
     """
-    start, before, far, settled, rounds = _read(model, fields), [], 1.0, False, 0
-    mode = climb(model, None)
-    top = _value(evidence, model, mode)
+    held, logs, reach = _Held(mode.model, fields), _read(mode.model, fields), math.log(FACTOR)
+    mode.gaussian  # noqa: B018  (says what is wrong where there is none)
+    slope, bend = held.start(logs, mode)
+    pull, rounds, settled = np.zeros_like(logs), 0, False
     for rounds in range(1, ROUNDS + 1):  # noqa: B007
-
-        def missed(logs: np.ndarray, mode: Any = mode) -> float:
-            return -_value(evidence, _write(model, fields, logs), mode)
-
-        near = [(v - math.log(FACTOR), v + math.log(FACTOR)) for v in start]
-        care = max(CARE, 1e-5 * far**2)  # no more than a mode that will still move is worth
-        best = minimize(missed, start, method="L-BFGS-B", bounds=near, options={"ftol": care, "eps": 1e-6})
-        far = float(np.abs(best.x - start).max())
-        before = [*before[-len(start) :], (best.x, best.x - start)]
-        settled = far < AGREE
-        goal = best.x if settled else _extrapolate(before)
-        for share in SHARES:
-            logs = start + share * (goal - start)
-            moved = climb(_write(model, fields, logs), mode)
-            value = _value(evidence, _write(model, fields, logs), moved)
-            if value > top - FALL:
+        step = _newton(slope + pull, bend, reach)
+        promised, length = float(step @ (slope + pull) + 0.5 * step @ bend @ step), float(np.linalg.norm(step))
+        if settled := promised < tol:
+            break
+        ahead = mode.under(held.model(logs + step))
+        moved = climb(ahead)
+        if length > NEAR:
+            beyond = 0.5 * (moved.volume - ahead.volume + held.at(logs, moved).volume - mode.volume)
+            pull = pull + (beyond - pull @ step) * step / length**2 if math.isfinite(beyond) else pull
+        if moved.log_evidence < mode.log_evidence - ROUNDING * abs(mode.log_evidence):
+            reach = 0.5 * length
+            if settled := promised < ROUGH:
                 break
-        else:
-            break
-        start, mode, top = logs, moved, max(top, value)
-        if settled:
-            break
-    return _write(model, fields, start), mode, rounds, settled
+            continue
+        after = held.slope(logs + step, moved)
+        bend, reach = _bfgs(bend, step, after - slope), max(reach, 2 * length)
+        logs, mode, slope = logs + step, moved, after
+    return mode, rounds, settled
 
 
-def _value(evidence: Evidence, model: Any, mode: Any) -> float:
-    """The evidence, and next to nothing where there is no Gaussian."""
-    try:
-        value = evidence(model, mode)
-    except Unsupported:
-        return -NOWHERE  # not a maximum under these fields
-    return value if math.isfinite(value) else -NOWHERE
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """The evidence as a function of the fields' logarithms, (F,), with the mode held."""
+
+    whole: Any
+    fields: tuple[str, ...]
+
+    def __call__(self, logs: np.ndarray, mode: Mode) -> float:
+        return self.at(logs, mode).log_evidence
+
+    def at(self, logs: np.ndarray, mode: Mode) -> Mode:
+        return mode.under(self.model(logs))
+
+    def model(self, logs: np.ndarray) -> Any:
+        """Return the model with these fields."""
+        return _write(self.whole, self.fields, logs)
+
+    def slope(self, logs: np.ndarray, mode: Mode) -> np.ndarray:
+        """Return the derivatives in the logarithms, (F,)."""
+        sides = APART * np.eye(len(logs))
+        return np.array([self(logs + side, mode) - self(logs - side, mode) for side in sides]) / (2 * APART)
+
+    def start(self, logs: np.ndarray, mode: Mode) -> tuple[np.ndarray, np.ndarray]:
+        """Return the slope, (F,), and a first guess of the second derivatives, negative definite, (F, F)."""
+        sides = 1e-2 * np.eye(len(logs))
+        ends = np.array([(self(logs + side, mode), self(logs - side, mode)) for side in sides])  # (F, 2)
+        bend = np.abs(ends.sum(1) - 2 * mode.log_evidence) / 1e-4
+        return (ends[:, 0] - ends[:, 1]) / 2e-2, -np.diag(bend.clip(1.0))
 
 
-def _extrapolate(rounds: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Where rounds that each went to g by a change f would end: from the last g, along what earlier ones show.
+def _newton(slope: np.ndarray, bend: np.ndarray, reach: float) -> np.ndarray:
+    """The step to the top of a parabola, no longer than reach."""
+    step = -np.linalg.solve(bend, slope)
+    return step * min(1.0, reach / max(float(np.abs(step).max()), 1e-300))
 
-    Source: Anderson (1965), Journal of the ACM 12, 547-560, section 4.
+
+def _bfgs(bend: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """What a step and the change of slope along it make of a negative definite matrix.
+
+    Source: Nocedal and Wright (2006), equation 6.19, damped as in procedure 18.2.
     """
-    ends, changes = (np.stack(each, 1) for each in zip(*rounds, strict=True))  # (H, M), last round last
-    g, f = ends[:, -1], changes[:, -1]
-    mixture = np.linalg.lstsq(np.diff(changes), f, rcond=1e-6)[0]
-    step = np.diff(ends) @ mixture
-    return g - step * min(1.0, 3 * np.linalg.norm(f) / max(np.linalg.norm(step), 1e-300))
+    along, found = bend @ step, float(step @ change)
+    expected = float(step @ along)
+    if found > 0.2 * expected:  # it bends down along the step too little, or not at all
+        change = along + 0.8 * expected / (expected - found) * (change - along)
+    return bend - np.outer(along, along) / expected + np.outer(change, change) / float(step @ change)
 
 
 def refuse(model: Any, fields: tuple[str, ...]) -> None:

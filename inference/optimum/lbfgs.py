@@ -152,11 +152,13 @@ class _Climb:
         slope = (grad * self.direction).sum(-1)
         low = self.active & self._low_enough(value, slope)
         accepted = low & (slope >= STEEP * self.slope)
-        self.line.narrow(low & ~accepted, self.active & ~low, value, slope)
+        rejected = self.active & ~accepted
+        searching = bool(rejected.any())
+        if searching:
+            self.line.narrow(low & rejected, rejected & ~low, value, slope)
         if bool(accepted.any()):
             self._move(accepted, trial, value, grad)
-        spent = self.active & self.line.spent
-        if bool(spent.any()):
+        if searching and bool((spent := self.active & self.line.spent).any()):
             self._begin_again(spent)
         self._retire()
 

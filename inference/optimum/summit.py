@@ -56,10 +56,12 @@ def find(
     newton: int = NEWTON_DIM,
     start: Tensor | None = None,
     stretch: Map | None = None,
+    evaluate: ValueAndGrad | None = None,
 ) -> Summit:
     """Climb from num_restarts random starts, or from the rows of start, (P, D), and polish the highest end.
 
     stretch: a linear map A of rows, with A A' about the inverse curvature: few steps then lead from start to the top.
+    evaluate: the density's value and gradient at rows, where the caller has a faster way than the density's own.
 
     Raises: ValueError when num_restarts or num_steps is below one.
     """
@@ -67,7 +69,7 @@ def find(
         raise ValueError(f"num_restarts and num_steps must be at least 1; they are {num_restarts}, {num_steps}")
     paths = num_restarts if start is None else len(start)
     # The few hundred steps of a single climb cost less than a trace of the program would.
-    evaluate = density.batched(paths, calls=100) if paths > 1 else loop(density.value_and_grad)
+    evaluate = evaluate or (density.batched(paths, calls=100) if paths > 1 else loop(density.value_and_grad))
     start = density.start(paths, generator, evaluate=evaluate) if start is None else start
     if stretch is None:
         ascent = maximise(evaluate, start, num_steps=num_steps, tol=tol)

@@ -9,8 +9,13 @@ import torch
 from torch import nn
 
 from inference import Unsupported, laplace
+from inference.base import fresh, joint
+from inference.density import Density
 from inference.laplace.network import Network, precisions
+from inference.laplace.posterior import Posterior
 from inference.laplace.structures import Curvature
+from inference.laplace.summits import Mode
+from inference.laplace.tuning import ROUGH, tune
 from inference.outcomes import log_predictive, outcomes
 from inference.predict import simulate
 from ppmodels.base import Data
@@ -85,7 +90,7 @@ def test_the_gauss_newton_matrix_is_its_definition(likelihood, mixed):
         "categorical": lambda: torch.diag_embed(f.softmax(-1)) - f.softmax(-1)[:, :, None] * f.softmax(-1)[:, None],
         "poisson": lambda: f.exp()[..., None],
     }[likelihood]()
-    assert torch.allclose(at.fisher(), fisher, atol=1e-10)
+    assert torch.allclose(at.fisher, fisher, atol=1e-10)
     flat = torch.func.jacrev(lambda w: model.outputs(w, data))(weights)
     jacobian = torch.cat([flat[name].flatten(2) for name in names], 2)
     wanted = torch.einsum("nkp,nkl,nlq->pq", jacobian, fisher, jacobian)
@@ -147,6 +152,65 @@ def test_tuned_evidence_is_the_exact_evidences_maximum():
     assert fit.model.noise == fit.info["noise"]
 
 
+@pytest.mark.parametrize("structure", ["kfac", "ggn"])
+def test_a_tuned_network_has_more_evidence_than_at_the_start_and_than_aside(structure):
+    """Aside means the mode that one climb from the tuned one reaches under other fields, as the rounds take it."""
+    model = BayesianNeuralNetwork(features=2, hidden=(8,), scale=(0.3,), noise=1.5)
+    data, _ = simulate(BayesianNeuralNetwork(features=2, hidden=(8,), scale=(1.0,), noise=0.3), 60, seed=0)
+    options, generator = {"num_restarts": 1, "num_steps": 1000, "tol": 1e-3, "newton": 0}, torch.Generator()
+    with fresh(model, (data,)):
+        density = Density.of(joint(model, (data,), {}), (data,), {})
+        start = Mode.of(model, density, generator.manual_seed(0), structure, None, options)
+        found, _, settled = tune(start, ("scale", "noise"), lambda at: at.climbed(generator, options), 1e-3)
+        assert settled
+        assert found.log_evidence > start.log_evidence + 10
+        for scale, noise in ((0.8, 1.0), (1.25, 1.0), (1.0, 0.8), (1.0, 1.25)):
+            changed = {"scale": (scale * found.model.scale[0],), "noise": noise * found.model.noise}
+            aside = found.under(dataclasses.replace(found.model, **changed)).climbed(generator, options)
+            assert aside.log_evidence < found.log_evidence + ROUGH
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "kfac", "ggn"])
+def test_post_hoc_holds_the_mode_and_tunes_around_it(structure):
+    """The evidence that it climbs is written out here anew, from a Gauss-Newton matrix by a plain Jacobian."""
+    model = BayesianNeuralNetwork(features=2, hidden=(4,), noise=0.7)
+    data, _ = simulate(BayesianNeuralNetwork(features=2, hidden=(4,), noise=0.3), 30, seed=1)
+    options = {"structure": structure, "num_restarts": 1, "num_samples": 10}
+    plain, fit = (laplace.fit(model, data, tuned=t, post_hoc=True, **options) for t in ((), ("scale", "noise")))
+    assert torch.equal(plain.state["loc"], fit.state["loc"])
+
+    def held(scale, noise):
+        tuned = dataclasses.replace(model, scale=(scale,), noise=noise)
+        with fresh(tuned, (data,)):
+            density = Density.of(joint(tuned, (data,), {}), (data,), {})
+            half = Curvature(density, fit.state["loc"], tuned).around(structure).half_log_det()
+            dim = density.dim
+            return float(density.log_prob(fit.state["loc"])) + 0.5 * dim * math.log(2 * math.pi) - half
+
+    scale, noise = fit.info["scale"][0], fit.info["noise"]
+    assert fit.info["log_evidence"] == pytest.approx(held(scale, noise), abs=1e-7)
+    for other in ((1.02 * scale, noise), (scale / 1.02, noise), (scale, 1.02 * noise), (scale, noise / 1.02)):
+        assert held(*other) < fit.info["log_evidence"]
+
+
+def test_the_lean_posterior_is_the_density_and_is_none_where_it_cannot_be():
+    gaussian = BayesianNeuralNetwork(features=2, hidden=(3,), likelihood="categorical", classes=3, scale=(0.5, 2.0))
+    data, _ = simulate(gaussian, 12, seed=0)
+    learned = BayesianNeuralNetwork(features=2, hidden=(3,))
+    real, _ = simulate(learned, 12, seed=0)
+    for model, rows, there in ((gaussian, data, True), (learned, real, False)):
+        with fresh(model, (rows,)):
+            density = Density.of(joint(model, (rows,), {}), (rows,), {})
+            lean = Posterior.of(model, density)
+            assert (lean is not None) == there
+            x = torch.linspace(-2, 1, density.dim)
+            for ours, theirs in zip(lean.value_and_grad(x), density.value_and_grad(x), strict=True) if lean else ():
+                assert torch.allclose(ours, theirs, rtol=1e-5)
+    heavy = dataclasses.replace(gaussian, prior="student")
+    with fresh(heavy, (data,)):
+        assert Posterior.of(heavy, Density.of(joint(heavy, (data,), {}), (data,), {})) is None
+
+
 def test_what_a_structure_cannot_treat_is_named():
     model = BayesianNeuralNetwork(network=Mixed(), likelihood="categorical", classes=4)
     x = torch.randn(8, 2, 4, dtype=F)
@@ -175,9 +239,6 @@ def test_the_curvature_of_other_sites_stands_beside_the_weights():
     model = BayesianNeuralNetwork(features=1, hidden=(3,))
     data, _ = simulate(model, 30, seed=0)
     fit = laplace.fit(model, data, structure="diagonal", num_samples=10)
-    from inference.base import fresh, joint
-    from inference.density import Density
-
     with fresh(model, (data,)):
         density = Density.of(joint(model, (data,), {}), (data,), {})
         (place,) = (site.start for site in density.layout.sites if site.name == "noise")

@@ -43,6 +43,20 @@ def test_computed_sites():
         torch.testing.assert_close(sites["theta"], centre + scale * sites["theta_decentered"])
 
 
+def test_real_sites_are_parts_of_x_and_nothing_is_traced():
+    def program(scale):
+        pyro.sample("a", dist.Normal(torch.zeros(2, 3), scale).to_event(2))
+        pyro.sample("b", dist.Normal(1.0, scale))
+
+    args = (torch.tensor(2.0, dtype=F),)
+    with fresh(program, args) as own:
+        density, x = Density.of(own, args), torch.arange(14.0, dtype=F).reshape(2, 7)
+        sites = density.constrain(x)
+        assert torch.equal(sites["a"], x[:, :6].reshape(2, 2, 3))
+        assert torch.equal(sites["b"], x[:, 6])
+        assert density._sites().graph is None
+
+
 def test_hessian():
     precision = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=F)
 
