@@ -22,14 +22,14 @@ from inference.plots.bands import bands
 from inference.plots.chains import energy, evolution, ranks, trace
 from inference.plots.ellipses import ellipses
 from inference.plots.panels import PANELS, columns_of, density_of, in_units, page
-from inference.plots.profiles import profiles
+from inference.plots.profiles import contours, profiles
 from inference.plots.regions import regions
 from inference.plots.reliability import reliability
 from inference.plots.trajectories import orbits, states, trajectories
 
 __all__ = [
-    "bands", "calibration", "compare", "ellipses", "energy", "evolution", "objective", "orbits", "predictive",
-    "profiles", "ranks", "regions", "reliability", "states", "trace", "trajectories",
+    "bands", "calibration", "compare", "contours", "ellipses", "energy", "evolution", "objective", "orbits",
+    "predictive", "profiles", "ranks", "regions", "reliability", "states", "trace", "trajectories",
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Profile likelihoods: how far the objective falls as one number moves away from its best value."""
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -7,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from inference.base import Fit
-from inference.information import curve, profile, wald
+from inference.information import Number, curve, ellipse, profile, region, wald
 from inference.plots.panels import page
 
 
@@ -33,5 +34,31 @@ def profiles(fit: Fit, sites: Sequence[str], level: float = 0.95, names: Sequenc
                 f"{level:.0%}: {ends[0]:.3g} to {ends[1]:.3g}\nWald: {straight[0]:.3g} to {straight[1]:.3g}", loc="left"
             )
             axis.legend(loc="lower center")
+    plt.close(figure)
+    return figure
+
+
+def contours(
+    fit: Fit, first: str | Number, second: str | Number, levels: Sequence[float] = (0.68, 0.95),
+    names: Sequence[str] | None = None, num_points: int = 41,
+) -> Figure:  # fmt: skip
+    """Return the regions in which two numbers of a point are to be believed together, by their joint profile.
+
+    Dashed: the ellipses that Wald's theory takes them for. names: what to call the numbers, units included.
+    """
+    x, y, fall = region(fit, first, second, num_points)
+    falls = [-math.log1p(-level) for level in levels]
+    shares = {fallen: f"{level:.0%}" for fallen, level in zip(falls, levels, strict=True)}
+    middle = num_points // 2
+    called = names or [each if isinstance(each, str) else f"{each[0]}{list(each[1])}" for each in (first, second)]
+    with page(1, 1, width=4.8, height=4.0) as (figure, axes):
+        axis = axes[0, 0]
+        axis.clabel(axis.contour(x, y, fall, levels=falls, colors="C0"), fmt=shares)
+        axis.plot([], [], color="C0", label="joint profile")
+        for i, level in enumerate(levels):
+            axis.plot(*ellipse(fit, first, second, level), "C1--", lw=1, label="" if i else "ellipse (Wald)")
+        axis.plot(x[middle, middle], y[middle, middle], "k+", ms=9, label="best")
+        axis.set(xlabel=called[0], ylabel=called[1])
+        axis.legend(loc="best")
     plt.close(figure)
     return figure

@@ -19,6 +19,29 @@ from ppmodels.parametric.estimate import maximum_likelihood
 pytestmark = pytest.mark.usefixtures("double_precision")
 
 
+def risk(days, died):
+    rate = pyro.sample("rate", dist.LogNormal(-6.0, 2.0))
+    with pyro.plate("rows", len(days)):
+        pyro.sample("days", dist.Exponential(rate).mask(died), obs=days)
+        pyro.sample("outlived", dist.Bernoulli((-rate * days).exp()).mask(~died), obs=torch.ones_like(days))
+
+
+def test_censored_hearts_have_the_errors_of_the_books():
+    hearts = pytest.importorskip("statsmodels.datasets").heart.load_pandas().data
+    days, died = torch.tensor(hearts["survival"].to_numpy()), torch.tensor(hearts["censors"].to_numpy() == 1)
+    fit = mode.fit(risk, days, died, prior=False)
+    deaths, total = int(died.sum()), float(days.sum())
+    rate = deaths / total
+    assert (deaths, float(fit.draws["rate"])) == (45, pytest.approx(rate, rel=1e-6))
+    assert float(standard_errors(fit)["rate"]) == pytest.approx(rate / deaths**0.5, rel=1e-5)
+    score = died.double() / rate - days
+    robust = float(score.square().sum().sqrt()) / (deaths / rate**2)
+    assert float(standard_errors(fit, kind="sandwich")["rate"]) == pytest.approx(robust, rel=1e-4)
+    for end in profile(fit, "rate"):
+        fallen = deaths * (torch.tensor(rate / end).log() + end / rate - 1)
+        assert float(fallen) == pytest.approx(1.959964**2 / 2, abs=1e-4)
+
+
 def normal(x):
     loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
     scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))

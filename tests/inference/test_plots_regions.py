@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from inference import mode, plots
-from inference.information import curve, profile
+from inference.base import Unsupported
+from inference.information import curve, ellipse, profile, region
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -53,3 +54,33 @@ def test_the_profile_of_a_rate_is_its_likelihood():
     assert axis.get_xlabel() == "rate (1/s)"
     assert axis.get_title(loc="left").startswith(f"95%: {low:.3g} to {high:.3g}")
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["profile", "parabola (Wald)"]
+
+
+def durations(x):
+    shape = pyro.sample("shape", dist.LogNormal(0.0, 2.0))
+    scale = pyro.sample("scale", dist.LogNormal(3.0, 2.0))
+    drift = pyro.sample("drift", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Gamma(shape, 1 / scale), obs=x)
+        pyro.sample("late", dist.Normal(drift, 1.0), obs=0 * x)
+
+
+def test_a_joint_profile_is_the_likelihood_of_the_two_and_its_contours_are_the_regions():
+    x = torch.distributions.Gamma(2.0, torch.tensor(0.1)).sample((25,))
+    fit = mode.fit(durations, x, prior=False)
+    shape, scale, fall = region(fit, "shape", "scale", num_points=15)
+    exact = dist.Gamma(shape[..., None], 1 / scale[..., None]).log_prob(x).sum(-1)
+    torch.testing.assert_close(fall, exact[7, 7] - exact, rtol=0, atol=1e-6)
+    assert (shape[:, 0] == shape[:, 1]).all()
+    around = torch.stack(ellipse(fit, "shape", "scale"))
+    spread = (around.amax(1) - around.amin(1)) / 2
+    errors = torch.stack([fit.standard_errors()[name] for name in ("shape", "scale")])
+    torch.testing.assert_close(spread, errors * 5.991465**0.5, rtol=2e-3, atol=0)
+    figure = plots.contours(fit, "shape", "scale", names=("shape", "scale (days)"), num_points=25)
+    (axis,) = figure.axes
+    border = axis.collections[0].get_paths()[1].vertices  # 95%
+    edge = dist.Gamma(torch.tensor(border[:, :1]), 1 / torch.tensor(border[:, 1:])).log_prob(x).sum(-1)
+    assert (exact[7, 7] - edge - 2.9957).abs().max() < 0.15
+    assert axis.get_ylabel() == "scale (days)"
+    with pytest.raises(Unsupported, match="shape and shape are functions of one another"):
+        region(fit, "shape", "shape")

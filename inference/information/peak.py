@@ -1,15 +1,14 @@
-"""How far a point may be off: the information in the curvature at it, standard errors, Wald and profile intervals."""
+"""A point as the peak of what was maximised: its curvature, its rows' scores, and how the objective falls from it."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from inference.base import Draws, Fit, Unsupported, conditioned, fresh
+from inference.base import Fit, Unsupported, conditioned, fresh
 from inference.density import Density
 from inference.density.program import constrained
 from inference.density.rows import likelihood, weighed
@@ -26,70 +25,8 @@ WIDEST = 1000  # coordinates; a larger Hessian costs more than it tells
 REACH = 20.0  # sds within which a profile is followed
 
 
-def standard_errors(fit: Fit, kind: Kind = "observed") -> Draws:
-    r"""Return the standard error of every latent and computed site of a point, by site, (*site).
-
-    .. math:: J H^{-1} J^\top, \quad \text{or} \quad J H^{-1} \Big(\sum_n w_n s_n s_n^\top\Big) H^{-1} J^\top
-
-    H: minus the second derivative, in unconstrained coordinates, of what the fit has maximised, the likelihood or the
-    posterior; s_n: each row's score; J: the derivative of the sites' own values (the delta method).
-    kind: "observed" trusts the model; "sandwich" is right also where it is wrong.
-    Raises: Unsupported, with the site and the reason, where the theory of regular peaks fails.
-    Source: Efron and Hinkley (1978), Biometrika 65; White (1982), Econometrica 50; Huber (1967).
-    """
-    with _Peak.of(fit) as peak:
-        slopes = peak.slopes()
-        total = peak.covariance(kind)
-        return {n: ((j @ total) * j).sum(-1).clamp(min=0).sqrt().reshape(s) for n, (j, s) in slopes.items()}
-
-
-def wald(fit: Fit, level: float = 0.95, kind: Kind = "observed") -> Draws:
-    """Return the point plus and minus normal quantiles of its standard errors, by site, (*site, 2)."""
-    quantile = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
-    values = {name: value[0, 0] for name, value in fit.draws.items()}
-    reach = {name: quantile * error for name, error in standard_errors(fit, kind).items() if name in values}
-    return {name: torch.stack([values[name] - r, values[name] + r], -1) for name, r in reach.items()}
-
-
-def covariance(fit: Fit, kind: Kind = "observed") -> Tensor:
-    """Return the covariance of the point in unconstrained coordinates, (dim, dim), as `standard_errors` has it."""
-    with _Peak.of(fit) as peak:
-        return peak.covariance(kind)
-
-
-def profile(fit: Fit, site: str, index: tuple[int, ...] = (), level: float = 0.95) -> tuple[float, float]:
-    """Return where the objective, maximised over all else, has fallen too far to believe one number of a site.
-
-    Twice the fall is the quantile of a chi-squared law with one degree of freedom; scales of the site do not matter.
-    Raises: Unsupported where that number alone does not move one unconstrained coordinate, as in a simplex.
-    """
-    with _Peak.of(fit) as peak:
-        place = peak.place(site, index)
-        fall = float(torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64))) ** 2 / 2
-        sd = float(peak.covariance("observed")[place, place].sqrt())
-        ends = [peak.end(place, side * sd, fall) for side in (-1, 1)]
-        values = [float(peak.density.constrain(x[None])[site][(0, *index)]) for x in ends]
-        return min(values), max(values)
-
-
-def curve(
-    fit: Fit, site: str, index: tuple[int, ...] = (), num_points: int = 41, reach: float = 3.0
-) -> tuple[Tensor, Tensor]:
-    """Return values of one number of a site to `reach` sds on both sides, and how far the profile has fallen, (T,)."""
-    with _Peak.of(fit) as peak:
-        place, top = peak.place(site, index), float(peak.density.log_prob(peak.x).detach())
-        sd = float(peak.covariance("observed")[place, place].sqrt())
-        steps, points, falls = torch.linspace(-reach, reach, num_points), [], []
-        for step in steps.tolist():
-            value, x = peak.held(place, step * sd)
-            points.append(x)
-            falls.append(max(top - value, 0.0))
-        values = peak.density.constrain(torch.stack(points))[site][(slice(None), *index)]
-        return values, torch.tensor(falls).to(values)
-
-
 @dataclass
-class _Peak:
+class Peak:
     """A point, the density that it is the peak of, and its curvature; to be entered, for a clean slate."""
 
     fit: Fit
@@ -97,14 +34,15 @@ class _Peak:
     density: Any = None
     x: Any = None
     hessian: Any = None
+    evaluators: dict[int, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, fit: Fit) -> "_Peak":
+    def of(cls, fit: Fit) -> "Peak":
         if not fit.draws or {value.shape[:2].numel() for value in fit.draws.values()} != {1}:
             raise Unsupported(f"{fit.method} gave draws, whose spread says how sure they are; this is for points")
         return cls(fit, fresh(fit.model, fit.args, fit.kwargs, seed=int(fit.info.get("seed", 0))))
 
-    def __enter__(self) -> "_Peak":
+    def __enter__(self) -> "Peak":
         model, args, kwargs = self.slate.__enter__(), self.fit.args, self.fit.kwargs
         try:
             program = conditioned(model)
@@ -194,8 +132,9 @@ class _Peak:
         """Return the point at which the profile along a coordinate has fallen so far, on one side."""
         top, near, far, reach, x = float(self.density.log_prob(self.x).detach()), 0.0, math.inf, 1.0, self.x
         for _ in range(60):
-            value, x = self.held(place, reach * step, x)
-            near, far = (reach, far) if top - value < fall else (near, reach)
+            value, found = self.held([place], self.x.new_tensor([[reach * step]]), x[None])
+            x = found[0]
+            near, far = (reach, far) if top - float(value) < fall else (near, reach)
             if reach > REACH:
                 raise Unsupported("the profile does not fall far enough on one side: the data leave it open")
             if far - near < 1e-7 * far:
@@ -203,26 +142,34 @@ class _Peak:
             reach = 2 * reach if far == math.inf else (near + far) / 2
         return x
 
-    @cached_property
-    def _fast(self) -> Any:
-        """Value and gradient at one point."""
-        return self.density.batched(1, compile=False)
+    def held(self, places: list[int], steps: Tensor, begin: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the highest values with some coordinates so far from the peak's, steps (R, P); and where, (R, dim).
 
-    def held(self, place: int, step: float, begin: Tensor | None = None) -> tuple[float, Tensor]:
-        """Return the highest value with one coordinate so far from the peak's, and where it is."""
-        others, batched = torch.arange(len(self.x)) != place, self._fast
-        x = (self.x if begin is None else begin).clone()
-        x[place] = self.x[place] + step
+        begin: where to climb from, (R, dim); by default where the others are best if all is quadratic.
+        """
+        held = torch.zeros(len(self.x), dtype=torch.bool)
+        held[places] = True
+        x, batched = self.x.repeat(len(steps), 1) if begin is None else begin.clone(), self._batched(len(steps))
+        x[:, places] = self.x[places] + steps
+        if bool(held.all()):
+            return batched(x)[0], x
+        if begin is None:
+            x[:, ~held] -= torch.linalg.solve(
+                self.hessian[~held][:, ~held], self.hessian[~held][:, places] @ steps.mT
+            ).mT
 
         def value_and_grad(free: Tensor) -> tuple[Tensor, Tensor]:
-            whole = x.expand(len(free), -1).clone()
-            whole[:, others] = free
+            whole = x.clone()
+            whole[:, ~held] = free
             value, grad = batched(whole)
-            return value, grad[:, others]
+            return value, grad[:, ~held]
 
-        if not bool(others.any()):
-            return float(batched(x[None])[0]), x
-        found = maximise(value_and_grad, x[others][None], num_steps=200, tol=1e-10)
-        best = x.clone()
-        best[others] = found.x[0]
-        return float(found.log_prob[0]), best
+        found = maximise(value_and_grad, x[:, ~held], num_steps=200, tol=1e-10)
+        x[:, ~held] = found.x
+        return found.log_prob, x
+
+    def _batched(self, number: int) -> Any:
+        """Value and gradient at so many points."""
+        if number not in self.evaluators:
+            self.evaluators[number] = self.density.batched(number, compile=False)
+        return self.evaluators[number]
