@@ -1,11 +1,12 @@
 """What training climbs, over blocks of words: losses with their derivatives by the scores, written out.
 
-Shapes: hidden (n, B, d), targets (n, H) and positive (n, B, H), which of them each row predicts; the columns that
-a row is scored against are (n, C), the targets first. The objective is a sum over pairs of minus `loss`.
+Shapes: hidden (n, B, d), targets (n, H) and positive (n, H, B), which of them each row predicts. A row is scored
+against the columns of its block, (n, C, B), and against what all rows are scored against, the last S rows of the
+output table, (n, B, S). The objective is a sum over pairs of minus `loss`.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -14,24 +15,64 @@ from torch.nn.functional import softplus
 from ppmodels.embedding.tree import Tree
 
 
+class Ways(NamedTuple):
+    """What is known of columns that are nodes of a tree.
+
+    target: of which of the block's targets a column is, (n, C); the last, which no row predicts, where it is of none.
+    left: whether the way turns left there, (n, C). number: columns that are of a target, (n,): the first ones.
+    """
+
+    target: Tensor
+    left: Tensor
+    number: Tensor
+
+
+class Columns(NamedTuple):
+    """Rows of the output table that a block is scored against, (n, C)."""
+
+    rows: Tensor
+    ways: Ways | None = None
+
+    def take(self, blocks: Tensor | slice) -> "Columns":
+        """Return those of some blocks, without what is empty in all of them."""
+        if self.ways is None:
+            return Columns(self.rows[blocks])
+        number = self.ways.number[blocks]
+        rows, target, left = (part[blocks][:, : int(number.max())] for part in (self.rows, *self.ways[:2]))
+        return Columns(rows, Ways(target, left, number))
+
+
+class Scores(NamedTuple):
+    """Against the columns of a block, (n, C, B), and against the last rows of the table, (n, B, S)."""
+
+    own: Tensor
+    common: Tensor
+
+
 class Objective(Protocol):
-    """A way to compare a word with others."""
+    """A way to compare a word with others.
+
+    block: words that share their columns. common: S. inward: skip-gram as its authors' program reads it, where the
+    neighbours predict the word in the middle (by symmetry the pairs are as many); the last target is then no word.
+    """
 
     block: int
+    common: int
+    inward: bool
 
     def share(self, words: Tensor) -> Tensor:
         """Return how often each row of the output table takes part, from how often each word does, (W,)."""
         ...
 
-    def columns(self, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """Return rows of the output table, (n, C)."""
+    def columns(self, targets: Tensor, generator: torch.Generator) -> Columns:
+        """Return what rows that predict these targets are scored against."""
         ...
 
-    def slope(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-        """Return the objective's derivative by the scores (n, B, C); may overwrite them."""
+    def slope(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Scores:
+        """Return the objective's derivative by the scores; may overwrite them."""
         ...
 
-    def loss(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
+    def loss(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Tensor:
         """Return the sum over pairs, ()."""
         ...
 
@@ -51,6 +92,8 @@ class Sampled:
     device: str = "cpu"
     drawn: int = 16
     block: int = 16
+    common: int = 0
+    inward: bool = False
 
     def __post_init__(self) -> None:
         """Sum the noise up, for drawing."""
@@ -60,48 +103,59 @@ class Sampled:
     def share(self, words: Tensor) -> Tensor:
         return (words + self.number * self.noise) / (1 + self.number)
 
-    def columns(self, targets: Tensor, generator: torch.Generator) -> Tensor:
+    def columns(self, targets: Tensor, generator: torch.Generator) -> Columns:
         shape, device = (len(targets), self.drawn), targets.device
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=device)
         drawn = torch.searchsorted(self.cumulative, uniform).clamp_(max=len(self.cumulative) - 1)
-        return torch.cat([targets, drawn.to(targets.dtype)], -1)
+        return Columns(torch.cat([targets, drawn.to(targets.dtype)], -1))
 
-    def slope(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-        first = targets.shape[1]
+    def slope(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Scores:
+        score, first = scores.own, targets.shape[1]
         if self.offset is not None:
-            score -= self.offset[columns][:, None]
+            score -= self.offset[columns.rows][..., None]
         score.sigmoid_()
-        score[..., :first].neg_().add_(1).mul_(positive)
-        score[..., first:].mul_(self._weight(positive).neg_())
-        return score
+        score[:, :first].neg_().add_(1).mul_(positive)
+        score[:, first:].mul_(self._weight(positive).neg_())
+        return scores
 
-    def loss(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
+    def loss(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Tensor:
+        score, first = scores.own, targets.shape[1]
         if self.offset is not None:
-            score = score - self.offset[columns][:, None]
-        first = targets.shape[1]
-        found = softplus(-score[..., :first]) * positive
-        return found.sum() + (softplus(score[..., first:]) * self._weight(positive)).sum()
+            score = score - self.offset[columns.rows][..., None]
+        found = softplus(-score[:, :first]) * positive
+        return found.sum() + (softplus(score[:, first:]) * self._weight(positive)).sum()
 
     def _weight(self, positive: Tensor) -> Tensor:
-        """How many pairs' negatives each of those drawn stands for, (n, B, 1)."""
-        return positive.sum(-1, keepdim=True) * (self.number / self.drawn)
+        """How many pairs' negatives each of those drawn stands for, (n, 1, B)."""
+        return positive.sum(1, keepdim=True) * (self.number / self.drawn)
 
 
 @dataclass
 class Hierarchical:
     """Turns on the way from a tree's root to the target; the output table holds inner nodes.
 
-    A block's columns are the nodes on the way to any of its targets, each once: near the root ways are shared.
+    Nearly every way comes by the nodes that were made last, the heaviest: all rows are scored against these by one
+    product. What is left of a way is short, and is a block's columns.
     """
 
     tree: Tree
-    block: int = 16
+    block: int = 8
+    common: int = 32
+    inward: bool = True  # ways of the few words in the middle, not of all around them
 
     def __post_init__(self) -> None:
-        """Keep, of every word, the inner nodes on its way, and which of them it turns left at and comes by."""
-        visits = self.tree.on_path.to(self.tree.turn)
-        self.turns = torch.stack([visits * (1 - self.tree.turn), visits], 1)  # (W, 2, L)
-        self.nodes = self.tree.path.clamp(max=len(self.tree.path) - 2).int()  # the root where a way has ended
+        """Split the words' ways in two: turns at heavy nodes, as a table, and the other nodes, in a row."""
+        words, (path, turn) = len(self.tree.path), (self.tree.path, self.tree.turn)
+        self.common = min(self.common, words - 1)
+        light = words - 1 - self.common  # nodes from here on are heavy
+        heavy, there = (path >= light) & self.tree.on_path, self.tree.on_path & (path < light)
+        visits = path.new_zeros(words, self.common, dtype=torch.float32)
+        left = visits.clone()
+        word = heavy.nonzero()[:, 0]
+        visits[word, path[heavy] - light] = 1
+        left[word, path[heavy] - light] = 1 - turn[heavy]
+        self.heavy = torch.cat([left, visits], -1)  # (W, 2 S)
+        self.there, self.path, self.left = (_packed(part, there) for part in (there, path, 1 - turn))  # (W, L')
 
     def share(self, words: Tensor) -> Tensor:
         words = words.to(self.tree.path.device)
@@ -109,48 +163,72 @@ class Hierarchical:
         nodes = torch.zeros_like(words)
         return nodes.index_add_(0, self.tree.path.flatten(), taken.flatten())[:-1]
 
-    def columns(self, targets: Tensor, generator: torch.Generator) -> Tensor:
-        nodes = self.nodes[targets].flatten(1).sort(-1).values  # (n, H L)
-        first = nodes[:, 1:] != nodes[:, :-1]
-        place = torch.nn.functional.pad(first.cumsum(-1), (1, 0))
-        root = len(self.tree.path) - 2  # the last of every row, and what fills up rows with fewer nodes
-        return nodes.new_full((len(nodes), int(place.max()) + 1), root).scatter_(-1, place, nodes).long()
+    def columns(self, targets: Tensor, generator: torch.Generator) -> Columns:
+        n, words = len(targets), targets.shape[1] - 1
+        targets = targets[:, :-1]
+        there = self.there[targets].flatten(1)  # (n, (H - 1) L')
+        place = there.cumsum(-1)
+        width = int(place[:, -1].max()) if n else 0
+        place = torch.where(there, place - 1, width)  # what is not there falls behind the last
+        target = torch.arange(words, device=targets.device)[:, None].expand(n, words, self.there.shape[1])
+        parts = (self.path[targets], 0), (target, words), (self.left[targets], 0)
+        rows, target, left = (
+            part.new_full((n, width + 1), empty).scatter_(-1, place, part.flatten(1))[:, :-1] for part, empty in parts
+        )
+        return Columns(rows, Ways(target, left, there.sum(-1)))
 
-    def slope(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-        left, visits = self._turns(columns, targets, positive)
-        return torch.addcmul(left, visits, score.sigmoid_(), value=-1)
+    def slope(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Scores:
+        (visits, turn), own = self._light(columns, positive), scores.own.sigmoid_()
+        torch.sub(turn, own, out=own).mul_(visits)
+        left, visits = self._heavy(targets, positive)
+        return Scores(own, torch.addcmul(left, visits, scores.common.sigmoid_(), value=-1))
 
-    def loss(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-        left, visits = self._turns(columns, targets, positive)
-        return (softplus(-score) * left + softplus(score) * (visits - left)).sum()
+    def loss(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Tensor:
+        visits, turn = self._light(columns, positive)
+        left, heavy = self._heavy(targets, positive)
+        common = softplus(-scores.common) * left + softplus(scores.common) * (heavy - left)
+        return (softplus((1 - 2 * turn) * scores.own) * visits).sum() + common.sum()
 
-    def _turns(self, columns: Tensor, targets: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-        """How many of a row's targets turn left at each column, and how many come by, (n, B, C) each."""
-        place = torch.searchsorted(columns.int(), self.nodes[targets].flatten(1)).view(*targets.shape, 1, -1)
-        turns = self.turns[targets].to(positive)  # (n, H, 2, L)
-        ways = positive.new_zeros(*targets.shape, 2, columns.shape[1])  # (n, H, 2, C)
-        ways.scatter_add_(-1, place.expand_as(turns), turns)
-        left, visits = (positive @ ways.flatten(2)).chunk(2, -1)
+    def _light(self, columns: Columns, positive: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether a row predicts the target that a column is of, (n, C, B), and turns left there, (n, C, 1)."""
+        ways, (n, height, width) = cast(Ways, columns.ways), positive.shape
+        first = torch.arange(0, n * height, height, device=positive.device)[:, None]
+        visits = positive.view(-1, width).index_select(0, (ways.target + first).flatten())
+        return visits.view(n, -1, width), ways.left[..., None]
+
+    def _heavy(self, targets: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+        """How many of a row's targets turn left at each heavy node, and how many come by, (n, B, S) each."""
+        ways = self.heavy.index_select(0, targets.flatten()).view(*targets.shape, -1).to(positive)  # (n, H, 2 S)
+        left, visits = (positive.mT @ ways).chunk(2, -1)
         return left, visits
 
 
 @dataclass
 class Softmax:
-    """The sum over all words itself; every word is a column. For small vocabularies."""
+    """The sum over all words itself; every row is scored against every word. For small vocabularies."""
 
-    words: int
+    common: int
     block: int = 32
+    inward: bool = False
 
     def share(self, words: Tensor) -> Tensor:
         return words
 
-    def columns(self, targets: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.arange(self.words, device=targets.device).expand(len(targets), -1)
+    def columns(self, targets: Tensor, generator: torch.Generator) -> Columns:
+        return Columns(targets[:, :0])
 
-    def slope(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-        expected = score.softmax(-1).mul_(-positive.sum(-1, keepdim=True))
-        return expected.scatter_add_(-1, targets[:, None].expand_as(positive), positive)
+    def slope(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Scores:
+        expected = scores.common.softmax(-1).mul_(-positive.sum(1)[..., None])
+        chosen = positive.mT  # (n, B, H)
+        return Scores(scores.own, expected.scatter_add_(-1, targets[:, None].expand_as(chosen), chosen))
 
-    def loss(self, score: Tensor, columns: Tensor, targets: Tensor, positive: Tensor) -> Tensor:
-        logs = score.log_softmax(-1).gather(-1, targets[:, None].expand_as(positive))
-        return -(logs * positive).sum()
+    def loss(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Tensor:
+        chosen = positive.mT
+        logs = scores.common.log_softmax(-1).gather(-1, targets[:, None].expand_as(chosen))
+        return -(logs * chosen).sum()
+
+
+def _packed(values: Tensor, there: Tensor) -> Tensor:
+    """Return what is there of each row at its front, (W, L'), as wide as the longest; 0 behind it."""
+    order = (~there).int().argsort(dim=-1, stable=True)[:, : max(1, int(there.sum(-1).max()))]
+    return (values * there).gather(-1, order)

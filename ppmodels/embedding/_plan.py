@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ppmodels.embedding._objective import Objective
-from ppmodels.embedding._step import Prediction, ascend
+from ppmodels.embedding._step import Damping, Prediction, Scratch, ascend
 from ppmodels.embedding.tokens import Load
 from ppmodels.embedding.windows import Windows, blocks
 
@@ -32,7 +32,9 @@ class Plan:
     batch_size: int
     seed: int
     device: str
-    damping: tuple[Tensor, Tensor] | None = None
+    layered: bool = False
+    damping: tuple[Tensor | None, Tensor | None] = (None, None)  # of rows of v and of u
+    damping_of_all: Damping = field(default_factory=Damping)
 
     def __post_init__(self) -> None:
         """Make a step a whole number of blocks."""
@@ -42,9 +44,19 @@ class Plan:
     def damp(self, counts: Tensor) -> None:
         """Shorten the steps of what stands in a step many times, so that their sum does not overshoot."""
         share = self.keep * counts / (self.keep * counts).sum()
-        damping = [(AT_ONCE / (self.batch_size * p)).clamp(max=1).float() for p in (share, self.objective.share(share))]
-        if min(float(d.min()) for d in damping) < 1:
-            self.damping = damping[0].to(self.device), damping[1].to(self.device)
+        output = self.objective.share(share)
+        rest, common = output.tensor_split([len(output) - self.objective.common])
+        self.damping = self._damping(share), self._damping(rest, len(output))
+        layer = min(1.0, AT_ONCE / self.batch_size)  # every word of a step comes by it
+        self.damping_of_all = Damping(self._damping(common), layer)
+
+    def _damping(self, share: Tensor, rows: int = 0) -> Tensor | None:
+        """By which rows that are so large a part of all are damped, 1 for further ones; None where by nothing."""
+        often = self.batch_size * share
+        if not len(often) or float(often.max()) <= AT_ONCE:
+            return None
+        damping = (AT_ONCE / often).clamp(max=1).float()
+        return torch.nn.functional.pad(damping, (0, max(0, rows - len(damping))), value=1.0).to(self.device)
 
     def train(self, number: int, v: Tensor, u: Tensor) -> float:
         """Update v and u in place by load `number`, counted through all epochs; return a pair's mean loss."""
@@ -52,14 +64,14 @@ class Plan:
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
         tokens = torch.from_numpy(load.read().copy()).long().to(self.device)
         windows = self._windows(tokens, generator)
-        batch = Prediction.of(windows, self.objective, self.cbow, generator)
+        batch = Prediction.of(windows, self.objective, self.cbow, generator).damped(*self.damping)
         size = self.batch_size // self.objective.block
-        steps, losses = -(-len(batch.rows) // size), []
-        for i, part in enumerate(batch.split(size)):
+        steps, losses, scratch = -(-len(batch.rows) // size), [], Scratch()
+        for i, part in enumerate(batch.split(size, generator)):
             share = (number + i / steps) / (len(self.loads) * self.epochs)
             lr = self.lr * max(1 - share, 1e-4)
             told = i % max(1, steps // TOLD) == 0
-            loss = ascend(part, v, u, self.objective, lr, self.damping, told)
+            loss = ascend(part, v, u, self.objective, lr, self.damping_of_all, told, scratch, self.layered)
             losses += [] if math.isnan(loss) else [loss]  # a step without a pair tells none
         return sum(losses) / len(losses) if losses else math.nan
 

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ppmodels.embedding._layer import identity
 from ppmodels.embedding._objective import Hierarchical, Objective, Sampled, Softmax
 from ppmodels.embedding._plan import LOAD, Plan
 from ppmodels.embedding._run import run
@@ -19,6 +20,7 @@ from ppmodels.embedding.vocabulary import Sentences, Vocabulary
 
 Architecture = Literal["skip-gram", "cbow"]
 Loss = Literal["negative", "nce", "hierarchical", "softmax"]
+Layer = Literal["linear", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Embedding:
     """What was learned: v of each word as a centre, u of each as a context (or of a tree's inner nodes).
 
     input: v (W, d). output: u (W, d) or (W - 1, d). losses: a pair's mean loss, sampled along the way.
+    layer: W (d, d) and b of h = tanh(m W + b), (d + 1, d), where there is one.
     """
 
     vocabulary: Vocabulary
     input: Tensor
     output: Tensor
     losses: Tensor
+    layer: Tensor | None = None
 
     @property
     def vectors(self) -> WordVectors:
@@ -46,18 +50,20 @@ class Word2Vec:
     .. math:: \tfrac1T \sum_t \sum_{0 < |j| \le c} \log p(w_{t+j} \mid w_t),
         \qquad p(o \mid i) \propto \exp u_o^\top v_i
 
-    and with `cbow` log p(w_t | mean of v over the window). A window's reach is uniform on 1 to c, when `dynamic`.
+    and with `cbow` log p(w_t | m), m the mean of v over the window: u'm scores a word, or by `layer="tanh"` u'h, where
+    :math:`h = \tanh(W^\top m + b)`. A window's reach is uniform on 1 to c, when `dynamic`.
 
     dim: d. window: c. loss: how p's sum over all words is avoided, or not. negatives: K a pair, drawn in proportion
     to count^noise_power. sample: t of the subsampling of frequent words, 0 for none. min_count, max_words: which
     words are learned.
-    Source: Mikolov et al. (2013), arXiv:1301.3781 and arXiv:1310.4546.
+    Source: Mikolov et al. (2013), arXiv:1301.3781 and arXiv:1310.4546; Bengio et al. (2003), JMLR 3, the layer.
     """
 
     dim: int = 100
     window: int = 5
     architecture: Architecture = "skip-gram"
     loss: Loss = "negative"
+    layer: Layer = "linear"
     negatives: int = 5
     noise_power: float = 0.75
     sample: float = 1e-3
@@ -70,9 +76,11 @@ class Word2Vec:
         for name in ("dim", "window", "negatives", "min_count"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; it is {getattr(self, name)}")
-        for name, kinds in (("architecture", Architecture), ("loss", Loss)):
+        for name, kinds in (("architecture", Architecture), ("loss", Loss), ("layer", Layer)):
             if getattr(self, name) not in get_args(kinds):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kinds))}; it is {getattr(self, name)!r}")
+        if self.layer != "linear" and self.architecture != "cbow":
+            raise ValueError("a layer stands behind the mean of a context; take the architecture cbow")
         if not 0 <= self.sample < math.inf:
             raise ValueError(f"sample must be from 0 up and finite; it is {self.sample}")
 
@@ -110,20 +118,22 @@ class Word2Vec:
             parts = loads(write(text, vocabulary, Path(folder), workers), LOAD)
             plan = Plan(
                 parts, self._objective(vocabulary, device), self.architecture == "cbow", self.window, self.dynamic,
-                vocabulary.keep_probability(self.sample), epochs, lr, batch_size, seed, device,
+                vocabulary.keep_probability(self.sample), epochs, lr, batch_size, seed, device, self.layer == "tanh",
             )  # fmt: skip
             plan.damp(vocabulary.counts)
             size = f"{int(vocabulary.counts.sum())} of {len(vocabulary)} words"
             told = f"{self}, {size}, {epochs=}, {lr=}, {batch_size=}, {seed=}"
             start = self._start(vocabulary, seed)
-            state = run(plan, *start, told, workers, progress_bar, checkpoint)
-        return Embedding(vocabulary, *state)
+            v, u, losses = run(plan, *start, told, workers, progress_bar, checkpoint)
+        words = len(vocabulary)
+        return Embedding(vocabulary, v[:words], u, losses, None if self.layer == "linear" else v[words:])
 
     def _start(self, vocabulary: Vocabulary, seed: int) -> tuple[Tensor, Tensor]:
-        """Small random v, and u of 0: every word is at first as likely as any other."""
+        """Small random v, a layer behind them, and u of 0: every word is at first as likely as any other."""
         words, generator = len(vocabulary), torch.Generator().manual_seed(seed)
         rows = words - 1 if self.loss == "hierarchical" else words
-        return (torch.rand(words, self.dim, generator=generator) - 0.5) / self.dim, torch.zeros(rows, self.dim)
+        v = (torch.rand(words, self.dim, generator=generator) - 0.5) / self.dim
+        return v if self.layer == "linear" else torch.cat([v, identity(self.dim)]), torch.zeros(rows, self.dim)
 
     def _objective(self, vocabulary: Vocabulary, device: str) -> Objective:
         if len(vocabulary) < 2:

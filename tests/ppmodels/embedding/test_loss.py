@@ -7,6 +7,7 @@ import torch
 from scipy.stats import chisquare
 
 from ppmodels.embedding import loss
+from ppmodels.embedding._layer import identity
 from ppmodels.embedding._objective import Hierarchical, Sampled, Softmax
 from ppmodels.embedding._step import Prediction, ascend
 from ppmodels.embedding.tree import balanced, huffman
@@ -53,7 +54,7 @@ NOISE = normal(9).softmax(-1)
 OBJECTIVES = {
     "negative": Sampled(NOISE, False, 3, drawn=5),
     "nce": Sampled(NOISE, True, 3, drawn=5),
-    "hierarchical": Hierarchical(huffman(torch.tensor([40, 20, 11, 9, 5, 4, 3, 2, 1]))),
+    "hierarchical": Hierarchical(huffman(torch.tensor([40, 20, 11, 9, 5, 4, 3, 2, 1])), common=3),
     "softmax": Softmax(9),
 }
 
@@ -77,28 +78,63 @@ def by_pairs(name, objective, hidden, targets, columns, output):
     return first + each * (whole - first)
 
 
-@pytest.mark.parametrize("cbow", [False, True])
+@pytest.mark.parametrize("way", ["skip-gram", "cbow", "cbow with a layer"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_step_is_along_the_gradient_of_the_papers_loss(name, cbow):
-    objective, (batch, _) = OBJECTIVES[name], windows()
-    v, u = normal(9, 3).requires_grad_(), normal(8 if name == "hierarchical" else 9, 3, seed=1).requires_grad_()
+def test_a_step_is_along_the_gradient_of_the_papers_loss(name, way):
+    objective, (batch, _), cbow = OBJECTIVES[name], windows(), way != "skip-gram"
+    v = normal(9 + 4 * (way == "cbow with a layer"), 3).requires_grad_()
+    u = normal(8 if name == "hierarchical" else 9, 3, seed=1).requires_grad_()
     told = Prediction.of(batch, objective, cbow, torch.Generator().manual_seed(5))
-    targets, positive, columns = told.targets, told.positive, told.columns
-    n, row, column = positive.nonzero(as_tuple=True)
+    n, column, row = told.positive.nonzero(as_tuple=True)
     if cbow:  # the mean of the neighbours, by hand
         around = [batch.around[i][batch.near[i, r] > 0] for i, r in zip(n.tolist(), row.tolist(), strict=True)]
         rows = torch.stack([v[a].mean(0) for a in around])
+        rows = (rows @ v[9:12] + v[12]).tanh() if "layer" in way else rows
     else:
-        rows = v[batch.centre[n, row]]
-    total = by_pairs(name, objective, rows, targets[n, column], columns[n], u)
-    score = told.hidden(v) @ u[columns].mT
-    assert torch.isclose(objective.loss(score, columns, targets, positive), total, rtol=1e-6)  # offsets are float32
+        rows = v[(batch.around if objective.inward else batch.centre)[n, row]]
+    total = by_pairs(name, objective, rows, told.targets[n, column], told.columns.rows[n], u)
     slope_v, slope_u = torch.autograd.grad(total, [v, u])
     moved_v, moved_u = v.detach().clone(), u.detach().clone()
-    mean_loss = ascend(told, moved_v, moved_u, objective, 0.1, told=True)
-    assert torch.allclose(moved_v - v, -0.1 * slope_v, atol=1e-7)
+    mean_loss = ascend(told, moved_v, moved_u, objective, 0.1, told=True, layered="layer" in way)
+    assert torch.allclose(moved_v - v, -0.1 * slope_v, atol=1e-7)  # offsets are float32
     assert torch.allclose(moved_u - u, -0.1 * slope_u, atol=1e-7)
     assert mean_loss == pytest.approx(total.item() / len(n), rel=1e-6)
+
+
+def test_pairs_read_inward_are_those_read_outward():
+    """Where no window is shortened; and blocks that are put in another order hold the same."""
+    sentence = torch.randint(9, (16,), generator=torch.Generator().manual_seed(0))
+    tokens = torch.nn.functional.pad(sentence, (2, 2))
+    place = torch.nn.functional.pad(torch.zeros(16, dtype=torch.long), (2, 2), value=-1)
+    batch = blocks(tokens, place, torch.full((16,), 2), 2, F64, 4)
+    found = {}
+    for objective in (OBJECTIVES["hierarchical"], OBJECTIVES["negative"]):
+        generator = torch.Generator().manual_seed(5)
+        told = Prediction.of(batch, objective, False, generator)
+        steps = [*told.split(2, generator)]
+        assert [len(part.rows) for part in steps] == [2, 2]
+        found[objective.inward] = []
+        for part in steps:
+            n, column, row = part.positive.nonzero(as_tuple=True)
+            found[objective.inward] += torch.stack([part.rows[n, row], part.targets[n, column]], -1).tolist()
+    assert sorted(found[True]) == sorted(found[False]) == sorted(pairs(sentence, 2).tolist())
+
+
+def test_a_layer_tells_what_the_mean_alone_cannot():
+    """The word between two others is told by whether they are alike: XOR, of which a sum of scores knows nothing."""
+    context = torch.tensor([[0, 2], [0, 3], [1, 2], [1, 3]])
+    middle, ones = torch.tensor([[4], [5], [5], [4]]), torch.ones(4, 1, 1, dtype=F64)
+    found = {}
+    for layered in (False, True):
+        objective = Softmax(6)
+        columns = objective.columns(middle, torch.Generator())
+        told = Prediction(context, ones.expand(4, 1, 2) / 2, middle, ones, columns)
+        v, u = torch.cat([normal(6, 4), identity(4).double()])[: 11 if layered else 6], normal(6, 4, seed=1)
+        for _ in range(1500):
+            ascend(told, v, u, objective, 0.1, layered=layered)
+        found[layered] = ascend(told, v, u, objective, 0.0, told=True, layered=layered)
+    assert found[False] > math.log(2) - 1e-3
+    assert found[True] < 0.05
 
 
 def test_softmax_at_zero_is_log_w_and_its_gradient_is_probability_minus_truth():
@@ -163,7 +199,7 @@ def test_negatives_are_drawn_from_the_noise():
     noise = torch.tensor([50.0, 30, 15, 4, 1], dtype=F64) ** 0.75
     objective = Sampled(noise / noise.sum(), False, 5, drawn=1000)
     drawn = objective.columns(torch.zeros(20, 0, dtype=torch.long), torch.Generator().manual_seed(0))
-    seen = torch.bincount(drawn.flatten(), minlength=5).numpy()
+    seen = torch.bincount(drawn.rows.flatten(), minlength=5).numpy()
     assert chisquare(seen, 20000 * (noise / noise.sum()).numpy()).pvalue > 0.01
 
 

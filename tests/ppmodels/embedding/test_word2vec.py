@@ -49,6 +49,14 @@ def test_planted_analogies_come_first(architecture, loss):
     assert vectors.similarity("king", "prince") > vectors.similarity("king", "girl")
 
 
+def test_a_layer_behind_the_context_learns_the_same():
+    found = Word2Vec(architecture="cbow", layer="tanh", **TOY).fit(planted(2000), epochs=12, seed=1)
+    assert found.layer.shape == (17, 16)
+    assert not torch.allclose(found.layer, torch.eye(17)[:, :16], atol=0.1)
+    assert found.input.shape == (len(found.vocabulary), 16)
+    assert found.vectors.analogy(["king", "woman"], ["man"])[0][0] == "queen"
+
+
 def test_the_softmax_approaches_the_entropy_of_neighbours():
     text = [["a", "b"], ["a", "c"], ["b", "c"]] * 400
     found = Word2Vec(dim=4, window=1, loss="softmax", min_count=1, sample=0.0).fit(text, epochs=20, lr=0.1)
@@ -132,6 +140,8 @@ def test_bad_calls_are_refused_in_one_line():
         (lambda: Word2Vec(dim=0), "dim must be at least 1"),
         (lambda: Word2Vec(architecture="glove"), "architecture must be one of skip-gram, cbow"),
         (lambda: Word2Vec(loss="hinge"), "loss must be one of negative, nce, hierarchical, softmax"),
+        (lambda: Word2Vec(layer="relu"), "layer must be one of linear, tanh"),
+        (lambda: Word2Vec(layer="tanh"), "take the architecture cbow"),
         (lambda: Word2Vec(sample=-1.0), "sample must be from 0 up"),
         (lambda: Word2Vec().fit([]), "no word occurs 5 times or more"),
         (lambda: Word2Vec(min_count=1).fit([["one"], ["word"]]), "no sentence has two words"),
