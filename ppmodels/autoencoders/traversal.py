@@ -24,16 +24,20 @@ def traverse(decode: Decode, z: Tensor, values: Tensor) -> Tensor:
 def interpolate(decode: Decode, start: Tensor, end: Tensor, steps: int = 8) -> Tensor:
     """Return the rows between two codes, (K,) each, ends included, (steps, D): along an arc.
 
-    Normal draws lie near a sphere; a straight line between two would pass where none are.
+    Normal draws lie near a sphere; a straight line between two would pass where none are. The direction turns
+    evenly and the length changes evenly; opposite codes, which have no arc, are joined by the straight line.
 
-    Source: White (2016), arXiv:1609.04468, section 2.1.
+    Source: White (2016), arXiv:1609.04468, section 2.1, of directions.
     """
     share = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None]
-    cosine = (start @ end / (start.norm() * end.norm()).clamp(min=1e-12)).clamp(-1, 1)
-    angle = cosine.acos()
+    straight = (1 - share) * start + share * end
+    lengths = torch.stack([start.norm(), end.norm()])
+    directions = torch.stack([start, end]) / lengths[:, None].clamp(min=1e-12)
+    angle = (directions[0] @ directions[1]).clamp(-1, 1).acos()
     if float(angle.sin()) < 1e-4 * math.pi:
-        return decode((1 - share) * start + share * end)
-    return decode((((1 - share) * angle).sin() * start + (share * angle).sin() * end) / angle.sin())
+        return decode(straight)
+    turned = (((1 - share) * angle).sin() * directions[0] + (share * angle).sin() * directions[1]) / angle.sin()
+    return decode(turned * torch.lerp(lengths[0], lengths[1], share))
 
 
 @torch.no_grad()

@@ -137,6 +137,9 @@ def test_walks_change_one_coordinate_and_stay_on_the_sphere():
     torch.testing.assert_close(walk[[0, -1]], torch.stack([a, b]))
     torch.testing.assert_close(walk.norm(dim=1), torch.full((5,), 2.0))
     torch.testing.assert_close(interpolate(lambda z: z, a, 3 * a, 3)[1], 2 * a)
+    nearly_opposite = -3 * a + 0.01 * b
+    lengths = interpolate(lambda z: z, a, nearly_opposite, 9).norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.linspace(float(a.norm()), float(nearly_opposite.norm()), 9).to(lengths))
 
 
 def test_holes_and_cliffs_are_measured():

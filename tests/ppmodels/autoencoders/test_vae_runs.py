@@ -1,8 +1,12 @@
 """Autoencoders through `svi`: saved and loaded, ended by held-out rows, broken off, shared, in half precision."""
 
+import os
+import random
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +101,52 @@ def test_a_broken_off_run_ends_with_the_same_weights(tmp_path):
     for name in ("elbo", "held_out"):
         assert torch.equal(resumed.trace[name], whole.trace[name])
     assert torch.equal(resumed.draws["z"], whole.draws["z"])
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+from tests.ppmodels.autoencoders.test_vae_runs import long
+folder = Path(sys.argv[2])
+torch.save(long(checkpoint=folder / "run").state["parameters"], folder / "result.pt")
+"""
+
+
+def saved(path):
+    """When the run was last saved, if it was."""
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def long(**checkpoint):
+    """Seconds of training, saved at every window."""
+    torch.manual_seed(0)
+    model = VariationalAutoencoder(dim=5, hidden=8)
+    return svi.fit(
+        model, Data.of(model, x=lines(60)), batch_size=20, num_steps=6000, lr=0.01, num_samples=3, seed=5,
+        training={"window": 50, "schedule": lambda step: 1.0}, **checkpoint,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tmp_path):
+    whole, kills = long().state["parameters"], 0
+    while not (tmp_path / "result.pt").exists():
+        process = subprocess.Popen([sys.executable, "-c", CHILD, str(ROOT), str(tmp_path)])
+        before = saved(tmp_path / "run")
+        while process.poll() is None and (kills == 4 or saved(tmp_path / "run") == before):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.0, 0.3))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        else:
+            assert process.returncode == 0
+    assert kills
+    resumed = torch.load(tmp_path / "result.pt")
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name
 
 
 def test_half_precision_learns_the_same_bound():
