@@ -1,6 +1,7 @@
 """What an estimator is, as its model tells: a classifier, a regressor, or a density; and what its data may be."""
 
 from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from pyro import poutine
 from scipy.sparse import issparse
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
 from sklearn.utils.validation import validate_data
-from torch import Tensor
 from torch.distributions import constraints
 
 from inference.base import Unsupported, fresh
@@ -25,7 +25,7 @@ def supervised(model: Any) -> bool:
 
 def classifies(model: Any) -> bool:
     """Are its y classes?"""
-    return supervised(model) and not outcome(model).is_floating_point()
+    return supervised(model) and not outcome(model).is_floating_point
 
 
 def reads_sparse(model: Any) -> bool:
@@ -38,14 +38,12 @@ def names_of(model: Any) -> set[str]:
     return {f.name for f in fields(model)} if is_dataclass(model) else set()
 
 
-def outcome(model: Any) -> Tensor:
-    """Return an example of y; yes or no is told by its law, as torch draws it as a float."""
-    with fresh(model) as own, torch.no_grad():
-        node: Any = poutine.trace(own.model).get_trace(Data(2, own.inputs(2))).nodes["y"]
-    support = node["fn"].support
-    if support is constraints.boolean:
-        return node["value"].bool()
-    return node["value"].long() if isinstance(support, constraints.integer_interval) else node["value"]
+def outcome(model: Any) -> torch.dtype:
+    """Return what y are: bool, long, or floating; yes or no is told by its law, as torch draws it as a float."""
+    try:
+        return _remembered(model)
+    except TypeError:  # a field that cannot be hashed
+        return _outcome(model)
 
 
 def rows(X: Any) -> Any:
@@ -118,4 +116,16 @@ def _sized(estimator: Any, width: int) -> Any:
 
 def _kind(model: Any, X: Any) -> Any:
     """The dtype of coded classes."""
-    return X.dtype if outcome(model).dtype == torch.bool else np.int64
+    return X.dtype if outcome(model) == torch.bool else np.int64
+
+
+def _outcome(model: Any) -> torch.dtype:
+    with fresh(model) as own, torch.no_grad():
+        node: Any = poutine.trace(own.model).get_trace(Data(2, own.inputs(2))).nodes["y"]
+    support = node["fn"].support
+    if support is constraints.boolean:
+        return torch.bool
+    return torch.long if isinstance(support, constraints.integer_interval) else node["value"].dtype
+
+
+_remembered = lru_cache(maxsize=64)(_outcome)

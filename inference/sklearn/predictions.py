@@ -44,7 +44,7 @@ def log_joint(estimator: Any, X: np.ndarray) -> Tensor:
         return torch.stack([node["fn"].log_prob(node["value"]) for node in observed]).sum(0)  # (N,)
 
     classes = range(len(estimator.classes_))
-    kind = torch.as_tensor(x).dtype if outcome(model).dtype == torch.bool else torch.long
+    kind = torch.as_tensor(x).dtype if outcome(model) == torch.bool else torch.long
     by_class = [_over_draws(estimator, x, joint, {"y": torch.full((len(x),), c, dtype=kind)}) for c in classes]
     return torch.stack(by_class, -1).logsumexp(0)
 
