@@ -31,7 +31,7 @@ def compare(out: Path | None = None) -> None:
         print(f"{'load':>6} {'cues':>6} {'product':>9} {'synchronous':>12} {'ratio':>6} {'asynchronous':>13} "
               f"{'ratio':>6} {'at rest':>8} {'ratio':>6} {'overlap':>8}")  # fmt: skip
         for load in (0.05, 0.1, 0.13):
-            for cues in (10, 100):
+            for cues in (1, 10, 100):
                 line(load, min(cues, round(load * UNITS)))
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-BLOCK = 128  # units whose fields are computed by one product
+BLOCK = 256  # units whose fields are computed by one product
 
 
 def settle(field: Tensor, state: Tensor, levels: tuple[float, float]) -> Tensor:
@@ -23,26 +23,48 @@ def sweep(
     """Update unit after unit, in place; state (B, N). Return which states changed, (B,).
 
     The fields of a block come from one product. Where no state has a unit in the block that wants to
-    flip, the block is done; else its units are visited in turn, and a flip corrects the fields in the block.
-    beta: draw each unit from its conditional of exp(-beta E) instead.
+    flip, the block is done; else its units take their turns.
+    beta: draw each unit from its conditional of exp(-beta E) instead: it is high with probability
+    sigmoid(beta (high - low) h), so where h exceeds logit(u) / (beta (high - low)).
     """
+    low, range_ = levels[0], levels[1] - levels[0]
     changed = torch.zeros(len(state), dtype=torch.bool, device=state.device)
+    bits = (state - low) / range_
     for start in range(0, state.shape[1], BLOCK):
         part = slice(start, start + BLOCK)
+        before, inside = bits[:, part], weights[part, part]  # (B, b), (b, b)
         field = torch.addmm(bias[part], state, weights[part].mT)  # (B, b)
         if beta is not None:
             noise = torch.rand(field.shape, generator=generator, dtype=field.dtype, device=field.device)
-            threshold = (noise.log() - (-noise).log1p()) / (beta * (levels[1] - levels[0])) if beta else None
-            _visit(field, state[:, part], weights[part, part], levels, noise - 0.5, threshold)
+            if beta:
+                field -= (noise.log() - (-noise).log1p()) / (beta * range_)
+            new = _in_turn(field, before, inside, range_) if beta else (noise < 0.5).to(state)
+            state[:, part] = low + range_ * new
             continue
-        before = state[:, part]
-        wanting = (settle(field, before, levels) != before).any(1)  # (B,)
-        if wanting.any():
-            own = before[wanting]
-            _visit(field[wanting], own, weights[part, part], levels)
-            state[wanting, part] = own
-            changed |= wanting
+        wished = torch.heaviside(field, before)  # what is at 0 stays as it was
+        if torch.equal(wished, before):
+            continue
+        wanting = (wished != before).any(1)  # (B,)
+        rows = slice(None) if wanting.all() else wanting
+        state[rows, part] = low + range_ * _in_turn(field[rows], before[rows], inside, range_)
+        changed |= wanting
     return changed
+
+
+def _in_turn(field: Tensor, bits: Tensor, inside: Tensor, step: float) -> Tensor:
+    """Return what units of 0 and 1 are, (B, b), after each of a block had its turn; inside (b, b).
+
+    At its turn a unit feels the units before it as they are by then, and those behind it as they were: a triangular
+    system. What solves it is found by rounds, each of which settles at least one unit more for good; a few do.
+    step: by how much a unit's coupling is felt more when it is 1.
+    """
+    earlier, new = inside.tril(-1).mT, torch.heaviside(field, bits)
+    for _ in range(len(inside)):
+        again = torch.heaviside(torch.addmm(field, new - bits, earlier, alpha=step), bits)
+        if torch.equal(again, new):
+            break
+        new = again
+    return new
 
 
 def synchronous_sweep(
@@ -58,29 +80,3 @@ def synchronous_sweep(
         if (rests | alternates).all():
             return state, torch.where(rests, 1, 2), done
     return state, torch.where(rests, 1, torch.where(alternates, 2, 0)), sweeps
-
-
-def _visit(
-    field: Tensor,
-    state: Tensor,
-    inside: Tensor,
-    levels: tuple[float, float],
-    coin: Tensor | None = None,
-    threshold: Tensor | None = None,
-) -> None:
-    """The units of one block in turn, in place; field and state (B, b), inside (b, b).
-
-    A unit is high with probability sigmoid(beta (high - low) h): where h exceeds logit(u) / (beta (high - low)).
-    Units are rows while they are visited, and 0 or 1, so that to settle is one operation.
-    """
-    low, high = levels
-    bits, drive = ((state - low) / (high - low)).mT.contiguous(), field.mT.contiguous()  # (b, B)
-    for k, (bit, h, onward) in enumerate(zip(bits, drive, inside.mT.contiguous(), strict=True)):
-        if coin is not None:
-            h = -coin[:, k] if threshold is None else h - threshold[:, k]
-        new = torch.heaviside(h, bit)
-        if coin is None and torch.equal(new, bit):
-            continue  # cheaper than to add nothing
-        drive.addr_(onward, new - bit, alpha=high - low)
-        bit.copy_(new)
-    state.copy_(low + (high - low) * bits.mT)

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from ppmodels.memory import _sweep
 from ppmodels.memory.capacity import (
     critical_load,
     error_free_patterns,
@@ -66,7 +67,8 @@ def test_energy_never_rises_and_a_fixed_point_is_reached_from_1000_starts():
     assert net.is_fixed(shuffled.state).all()
 
 
-def test_blocked_sweeps_are_the_textbook_loop():
+def test_blocked_sweeps_are_the_textbook_loop(monkeypatch):
+    monkeypatch.setattr(_sweep, "BLOCK", 100)
     for seed in range(2):
         net = network(150, seed)  # two blocks, the last one short
         for units in (net, net.as_bits()):
@@ -74,6 +76,14 @@ def test_blocked_sweeps_are_the_textbook_loop():
             starts = starts if units.units == "signs" else (starts + 1) / 2
             expected = torch.stack([one_by_one(units, s)[-1] for s in starts])
             assert torch.equal(units.recall(starts).state, expected)
+
+
+def test_turns_that_hang_on_one_another_like_a_chain_are_taken_one_after_the_other():
+    """Each unit follows the one before it: the first flip runs through the whole block within a sweep."""
+    chain = Hopfield(torch.eye(60).roll(1, 0).tril(-1), torch.nn.functional.one_hot(torch.tensor(0), 60).float())
+    state = -torch.ones(3, 60)
+    assert _sweep.sweep(chain.weights, chain.bias, state, (-1.0, 1.0)).all()
+    assert torch.equal(state, torch.ones(3, 60))
 
 
 def test_bits_and_signs_move_alike():
