@@ -202,8 +202,11 @@ class Climb:
         reach = min(float(step.norm() / bend.norm()), longest)
         if not reach > 1:
             return None, longest
-        point = self.problem.at(self.problem.unflatten(flat[0] + 2 * reach * step + reach**2 * bend, first.theta))
         path.evaluations += 1
+        try:
+            point = self.problem.at(self.problem.unflatten(flat[0] + 2 * reach * step + reach**2 * bend, first.theta))
+        except ArithmeticError:  # too far for the model's own numbers
+            return None, max(2.0, longest / 4)
         if not point.objective >= first.objective:
             return None, max(2.0, longest / 4)
         path.points.append(point)

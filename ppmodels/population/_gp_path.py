@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppmodels.population._gapped import TrialDistribution
+from ppmodels.population._positive import cholesky
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def infer(readout: ProcessReadout, y: Tensor, seen: Tensor | None = None) -> Pro
     pairs = (readout.loading[:, :, None] * scaled[:, None, :]).flatten(1)
     on = torch.ones_like(y[:, 0]) if seen is None else seen.to(y)  # (G, T, N)
     information = (on @ pairs).unflatten(-1, (latents, latents))  # (G, T, P, P)
-    roots = torch.linalg.cholesky(readout.kernel)  # (P, T, T)
+    roots = cholesky(readout.kernel, "inferring the latents", "a kernel")  # (P, T, T)
     pulled = torch.einsum("gspq,qsb->gpsqb", information, roots).flatten(3)  # J L, (G, P, T, P T)
     inner = (roots.mT @ pulled).flatten(1, 2)  # (G, P T, P T)
     factor = torch.linalg.cholesky(inner + torch.eye(latents * bins, dtype=y.dtype, device=y.device))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppmodels.population._positive import cholesky
 from ppmodels.population.linear_system import LinearSystem
 
 
@@ -41,7 +42,7 @@ class PathPrior:
 
 def prior_blocks(system: LinearSystem) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Return V_0^-1, Q^-1, Q^-1 A, and the log determinants of V_0 and Q."""
-    roots = torch.linalg.cholesky(torch.stack([system.initial_cov, system.innovation]))
+    roots = cholesky(torch.stack([system.initial_cov, system.innovation]), "smoothing", "V_0 or Q")
     first, later = torch.cholesky_inverse(roots)
     start, step = 2 * roots.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return first, later, later @ system.dynamics, (start, step)

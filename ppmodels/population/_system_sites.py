@@ -16,6 +16,7 @@ from torch.distributions.transforms import PowerTransform
 
 from ppmodels.base import Theta, dims
 from ppmodels.population._checks import check_choice
+from ppmodels.population._positive import cholesky
 from ppmodels.population.linear_system import LinearSystem
 
 EVENT_DIMS = {
@@ -86,7 +87,7 @@ def theta_of(model: HasSystem, system: LinearSystem) -> Theta:
     system = system.canonical()
     theta = {"dynamics": system.dynamics, "initial_loc": system.initial_loc}
     if model.initial == "free":
-        root = torch.linalg.cholesky(system.initial_cov)
+        root = cholesky(system.initial_cov, "canonical form", "V_0")
         theta |= _parts(root, "initial_scale", "initial_below")
     theta |= _parts(system.loading, "loading_diagonal", "loading_below")
     theta["offset"] = system.offset

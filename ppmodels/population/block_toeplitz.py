@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ppmodels.population.block_tridiagonal import DENSE, BlockTridiagonal, dense
+from ppmodels.population._positive import cholesky
+from ppmodels.population.block_tridiagonal import DENSE, NAMES, BlockTridiagonal, dense
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class BlockToeplitz:
     def factor(cls, first: Tensor, inner: Tensor, last: Tensor, below: Tensor, bins: int) -> "BlockToeplitz":
         """Factor the matrix with these blocks (P, P): on the diagonal and, everywhere the same, below it.
 
-        first: what a single block is. Raises: torch.linalg.LinAlgError when it is not positive definite.
+        first: also what the matrix is where there is one block.
+
+        Raises: NotPositive when it is not positive definite.
         """
         size = len(inner)
         stride, stretches = _partition(bins, size)
@@ -55,7 +58,7 @@ class BlockToeplitz:
             diagonal = torch.cat([first[None], inner.expand(bins - 2, -1, -1), last[None]]) if bins > 1 else first[None]
             rest = BlockTridiagonal.factor(diagonal, below.expand(bins - 1, -1, -1))
             return cls(None, None, rest, 0, rest.log_det)
-        root = torch.linalg.cholesky(dense(inner.expand(stride - 1, -1, -1), below.expand(stride - 2, -1, -1)))
+        root = cholesky(dense(inner.expand(stride - 1, -1, -1), below.expand(stride - 2, -1, -1)), *NAMES)
         inverse = torch.cholesky_inverse(root)
         ends = torch.cat([inverse[:, :size] @ below, inverse[:, -size:] @ below.mT], 1)
         left = below.mT @ ends[:size, :size]  # what a stretch takes from the bin to its left

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppmodels.population._positive import cholesky
+
 DENSE = 64  # rows up to which what is left is one matrix
+NAMES = "smoothing", "the precision of a path"
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,13 @@ class BlockTridiagonal:
     def factor(cls, diagonal: Tensor, below: Tensor) -> "BlockTridiagonal":
         """Factor the matrix with these blocks on the diagonal, (..., T, P, P), and below it, (..., T - 1, P, P).
 
-        Raises: torch.linalg.LinAlgError when it is not positive definite.
+        Raises: NotPositive when it is not positive definite.
         Source: Golub and Van Loan (2013), Matrix Computations, section 4.5.4, cyclic reduction.
         """
         levels, log_det = [], diagonal.new_zeros(diagonal.shape[:-3])
         while diagonal.shape[-3] > 1 and diagonal.shape[-3] * diagonal.shape[-1] > DENSE:
             odd = diagonal[..., 1::2, :, :]
-            root = torch.linalg.cholesky(diagonal[..., 0::2, :, :])
+            root = cholesky(diagonal[..., 0::2, :, :], *NAMES)
             eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device).expand(root.shape)
             inverse = torch.linalg.solve_triangular(root, eye, upper=False)
             log_det = log_det + _log_det(root).sum(-1)
@@ -59,7 +62,7 @@ class BlockTridiagonal:
             odd = odd - _pad(follow.mT @ follow, 0, odds)
             below = -(right[..., 1:odds, :, :].mT @ left[..., 1:odds, :, :])
             diagonal = odd
-        rest = torch.linalg.cholesky(dense(diagonal, below))
+        rest = cholesky(dense(diagonal, below), *NAMES)
         return cls(tuple(levels), rest, log_det + _log_det(rest), diagonal.shape[-1])
 
     def solve(self, right_side: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppmodels.population._positive import cholesky
 from ppmodels.population.linear_system import LinearSystem
 
 
@@ -46,6 +47,7 @@ class Smoothed:
 def kalman_filter(system: LinearSystem, y: Tensor) -> Filtered:
     """Filter trials y (R, T, N), NaN where nothing was seen.
 
+    Raises: NotPositive naming the bin where a covariance is not positive definite.
     Source: Bishop (2006), equations 13.89 to 13.91.
     """
     assert system.noise is not None
@@ -59,7 +61,7 @@ def kalman_filter(system: LinearSystem, y: Tensor) -> Filtered:
         loading = torch.where(seen[..., None], system.loading, 0.0)  # (R, N, P)
         residual = torch.where(seen, y[:, t] - system.offset, 0.0) - (loading @ mean[..., None])[..., 0]
         spread = loading @ cov @ loading.mT + torch.diag_embed(torch.where(seen, system.noise, 1.0))  # (R, N, N)
-        root = torch.linalg.cholesky(spread)
+        root = cholesky(spread, f"filtering, bin {t}", "the covariance of y given the bins before")
         gain = torch.cholesky_solve(loading @ cov, root).mT  # (R, P, N)
         white = torch.linalg.solve_triangular(root, residual[..., None], upper=False)[..., 0]
         size = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1) + seen.to(y).sum(-1) * math.log(2 * math.pi)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppmodels.population._positive import cholesky
+
 
 @dataclass(frozen=True)
 class LinearSystem:
@@ -52,7 +54,7 @@ class LinearSystem:
 
     def canonical(self) -> "LinearSystem":
         """Return the same system with Q = I and C lower triangular, its diagonal positive: one of its many forms."""
-        white = self.moved(torch.linalg.inv(torch.linalg.cholesky(self.innovation)))
+        white = self.moved(torch.linalg.inv(cholesky(self.innovation, "canonical form", "Q")))
         turn, upper = torch.linalg.qr(white.loading[: self.latents].mT)  # C_top = upper' turn'
         turn = turn * torch.where(upper.diagonal() < 0, -1.0, 1.0)
         moved = white.moved(turn.mT)

@@ -182,6 +182,20 @@ def test_filter_smoother_and_block_form_are_the_dense_gaussian(gaps):
         torch.testing.assert_close(filtered.mean[trial, end // 2 - 1], half[1][-1], rtol=0, atol=1e-8)
 
 
+def test_what_is_not_positive_definite_is_named_by_its_step():
+    system, y = random_system(), simulated(random_system(), 3, 40)
+    flat = replace(system, innovation=torch.ones(3, 3, dtype=F64))  # of rank one
+    with pytest.raises(ArithmeticError, match=r"^smoothing: V_0 or Q is not positive definite; take fewer latents"):
+        smooth(flat, Readings.of(y, False))
+    with pytest.raises(ArithmeticError, match=r"^canonical form: Q is not positive definite"):
+        flat.canonical()
+    negative = replace(system, noise=-system.noise)
+    with pytest.raises(ArithmeticError, match=r"^smoothing: the precision of a path is not positive definite"):
+        smooth(negative, Readings.of(y, False))
+    with pytest.raises(ArithmeticError, match=r"^filtering, bin 0: the covariance of y given the bins before is not"):
+        kalman_filter(negative, y)
+
+
 def test_the_filter_settles_at_the_riccati_solution():
     system = random_system(seed=3)
     found = kalman_filter(system, simulated(system, 1, 200)).predicted_cov[0, -1]
