@@ -5,8 +5,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+import ppmodels
 from inference import Unsupported, em, mcmc, mode
 from inference.information import covariance, profile, standard_errors, wald
+from inference.predict import simulate
 from ppmodels import Data
 from ppmodels.classification.logistic import LogisticRegression
 from ppmodels.classification.logistic_mode import newton, precision
@@ -195,3 +197,26 @@ def test_where_the_theory_fails_it_is_said():
     mixture = GaussianMixture.for_data(old_faithful().observed["x"])
     with pytest.raises(Unsupported, match="only em does that"):
         mode.fit(mixture, old_faithful(), weight=torch.ones(272))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ppmodels.names())
+def test_the_mode_of_every_model_has_errors_or_says_why_not(name):
+    model = ppmodels.load(name)()
+    data, _ = simulate(model, 40, seed=1)
+    try:
+        fit = mode.fit(model, data, num_restarts=2, num_steps=300)
+    except Unsupported as reason:
+        pytest.skip(str(reason))
+    try:
+        errors, said = standard_errors(fit), ""
+    except Unsupported as reason:
+        errors, said = None, str(reason)
+    assert "\n" not in said
+    if errors is None:
+        return
+    assert errors.keys() >= fit.draws.keys()
+    for site, draw in fit.draws.items():
+        assert errors[site].shape == draw.shape[2:]
+        assert (errors[site] >= 0).all()
+        assert errors[site].isfinite().all()

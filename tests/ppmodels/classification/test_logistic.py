@@ -10,6 +10,7 @@ from scipy import integrate
 from sklearn.linear_model import LogisticRegression as Reference
 
 from inference import laplace as general_laplace
+from inference import mcmc
 from inference import mode as general_mode
 from inference.predict import simulate
 from ppmodels.base import Data
@@ -134,6 +135,17 @@ def test_evidences_are_in_order_and_the_bound_is_one():
     for gaussian in (full, point):
         assert (gaussian.predict(new) - truth).abs().max() < 0.05
         assert (gaussian.predict(new, mackay=True) - gaussian.predict(new)).abs().max() < 0.02
+
+
+def test_chains_have_the_covariance_that_laplace_approximates():
+    model, data = problem(rows=25, features=1)
+    _, mean, covariance, _, _ = evidence_on_a_grid(model, data)
+    draws = mcmc.fit(model, data, num_chains=32, num_samples=200, compile=False).draws["coef"].flatten(0, 1)
+    by_chains, by_laplace = draws.T.cov(), laplace(model, data)
+    scale = covariance.diagonal().sqrt()
+    assert ((draws.mean(0) - mean) / scale).abs().max() < 0.05
+    assert ((by_chains - covariance) / torch.outer(scale, scale)).abs().max() < 0.08
+    assert (by_laplace.covariance - covariance).norm() > (by_chains - covariance).norm()
 
 
 def test_the_bound_is_what_draws_say():

@@ -282,6 +282,27 @@ def test_exact_draws_have_the_moments_of_the_posterior():
     assert fit.info["log_evidence"] == pytest.approx(evidence + coefficient, rel=1e-10)
 
 
+def test_without_any_class_it_is_a_mixture_of_bernoullis_by_rows_or_by_batches():
+    torch.manual_seed(0)
+    rate = torch.tensor([[0.9, 0.8, 0.1, 0.2, 0.7], [0.2, 0.1, 0.8, 0.9, 0.3]], dtype=torch.float64)
+    x = torch.bernoulli(rate[torch.randint(2, (400,))])
+    model = NaiveBayes(columns=("bernoulli",) * 5)
+    data = Data(400, observed={"x": x, "y": torch.full((400,), -1)})
+    whole = em.fit(model, data, num_restarts=3)
+    assert whole.trace["log_likelihood"].diff().min() > -1e-9
+    theta = {name: value[0, 0] for name, value in whole.draws.items()}
+    law = torch.distributions.Bernoulli(theta["rate"]).log_prob(x[:, None]).sum(-1) + theta["class_prob"].log()
+    assert whole.info["log_likelihood"] == pytest.approx(float(law.logsumexp(-1).sum()), rel=1e-12)
+    sums, score = model.statistics(theta, data)
+    q, same = model.e_step(theta, data)
+    torch.testing.assert_close(model.maximise(sums, True), model.m_step(q, data, True))
+    assert float(score) == pytest.approx(float(same), rel=1e-12)
+    entropy = -(q * q.log()).sum()
+    assert float(model.expected_log_joint(sums, theta) + entropy) == pytest.approx(float(score), rel=1e-12)
+    batches = em.fit(model, data, num_restarts=3, batch_size=100, tol=1e-11)
+    assert batches.info["log_likelihood"] == pytest.approx(whole.info["log_likelihood"], abs=1e-4)
+
+
 def test_rows_of_unknown_class_help():
     generator = torch.Generator().manual_seed(0)
     truth = torch.randint(2, (600,), generator=generator)

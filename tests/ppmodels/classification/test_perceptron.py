@@ -115,6 +115,24 @@ def test_averages_and_votes_do_better_under_noise_and_margins_are_kept():
     assert (((2 * y - 1) * wide.score(x)) > 5.0).all()
 
 
+def test_no_margin_is_wider_than_the_support_vector_machines():
+    svm = pytest.importorskip("sklearn.svm").SVC(kernel="linear", C=1e8)
+    for seed in range(10):
+        x, y, truth = separable(seed, least=0.2)
+        rows, sign = torch.cat([torch.ones(len(x), 1).double(), x], -1), 2 * y - 1
+        even = torch.cat([sign[:, None] * rows, -sign[:, None] * rows])  # through the origin, as the bias is a weight
+        svm.fit(even.numpy(), [1] * len(x) + [-1] * len(x))
+        widest = torch.tensor(svm.coef_[0])
+        best = float((sign * (rows @ widest)).min() / widest.norm())
+        found = perceptron(x, y, margin=10.0)
+        weights = torch.cat([found.bias.reshape(1), found.weights])
+        own = float((sign * (rows @ weights)).min() / weights.norm())
+        square = float(rows.square().sum(1).max())
+        assert best * 10 / (20 + square) <= own * (1 + 1e-3) <= best * (1 + 2e-3)  # Krauth and Mezard
+        assert best >= float((sign * (rows @ truth)).min() / truth.norm()) * (1 - 1e-3)
+        assert perceptron(x, y).updates <= square / best**2 * (1 + 1e-3)
+
+
 def test_half_of_all_labellings_of_twice_as_many_points_are_separable():
     """Cover (1965): of 2^N labellings of N points in D dimensions (bias in one), C(N, D) are; at N = 2 D, half."""
     dim, rows, found, trials = 3, 6, 0, 200
