@@ -72,13 +72,15 @@ def _picture(mean: Tensor, positive: Tensor, cells: int) -> plt.Figure:
     i, j = torch.triu_indices(cells, cells, 1)
     low, high = torch.full((cells, cells), torch.nan), torch.full((cells, cells), torch.nan)
     low[j, i], high[i, j] = mean.float(), positive.float()
-    figure, axis = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7.2, 5.0), layout="constrained")
+    axis.set_facecolor("0.75")  # the diagonal, where there is no pair
     limit = float(mean.abs().quantile(0.98))
     left = axis.imshow(low, cmap="RdBu_r", vmin=-limit, vmax=limit)
     right = axis.imshow(high, cmap="PRGn", vmin=0, vmax=1)
-    figure.colorbar(left, label="coupling, below the diagonal (nats)")
-    figure.colorbar(right, label="probability that it is positive, above")
-    axis.set(xlabel="cell", ylabel="cell", title="Couplings of pairs, and how sure their signs are")
+    figure.colorbar(left, location="left", extend="both", label="below the diagonal: coupling (nats)")
+    figure.colorbar(right, label="above the diagonal: P(coupling is positive)")
+    axis.set(xlabel="cell", ylabel="cell", xticks=range(cells), yticks=range(cells))
+    axis.set_title("Couplings of pairs, and how sure their signs are")
     plt.close(figure)
     return figure
 

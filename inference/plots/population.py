@@ -48,6 +48,9 @@ def filters(fit: Fit | xr.DataTree, name: str = "history_filter", *, gain: bool 
                 right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 right.yaxis.set_major_formatter("{x:g}")
                 right.set_ylabel("gain" if i % columns == columns - 1 or i == len(posts) - 1 else "")
+        shown = [axis.get_ylim() for axis in axes.flat[: len(posts)]]  # one scale, so that neurons can be compared
+        for axis in axes.flat[: len(posts)]:
+            axis.set_ylim(min(low for low, _ in shown), max(high for _, high in shown))
         handles, labels = axes.flat[0].get_legend_handles_labels()
         if 1 < len(labels) <= 8:
             figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
@@ -75,6 +78,7 @@ def couplings(fit: Fit | xr.DataTree, *, probability: float = 0.975) -> Figure:
             (axes[0][1], positive, (0.0, 1.0), "P(excites)", "probability of the sign"),
         )
         for axis, values, limits, label, title in shown:
+            axis.set_facecolor("0.75")  # the diagonal, which is no coupling
             image = axis.imshow(values, cmap="RdBu_r", vmin=limits[0], vmax=limits[1])
             axis.set(title=title, xlabel="from neuron", ylabel="onto neuron")
             if len(names) <= NEURONS:

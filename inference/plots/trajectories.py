@@ -61,6 +61,7 @@ def orbits(fit: Fit, trials: Sequence[int] | None = None, latents: tuple[int, in
             axis.plot(one[0, latents[0]], one[0, latents[1]], "o", color=color, ms=4)
         title = f"{fit.method}: {len(shown)} trials, each from its dot"
         axis.set(xlabel=f"latent {latents[0]}", ylabel=f"latent {latents[1]}", title=title)
+        axis.set_aspect("equal", adjustable="datalim")
         plt.close(figure)
     return figure
 
@@ -75,12 +76,15 @@ def states(fit: Fit, trials: Sequence[int] | None = None) -> Figure:
     shown = list(range(min(8, _rows(fit)))) if trials is None else list(trials)
     values = _average(fit, "state_probabilities", lambda found: found)[shown]  # (trials, T, S)
     values = torch.where(_alive(fit, shown)[..., None], values, 0.0)
-    time, unit = _time(fit, values.shape[1])
+    values = torch.cat([values, values[:, -1:]], 1)  # up to the end of the last bin
+    time, unit = _time(fit, values.shape[1] - 1)
+    time = np.append(time, time[-1] + (time[1] - time[0] if len(time) > 1 else 1))
     with page(len(shown), 1, width=7, height=0.75) as (figure, axes):
         for row, (trial, one) in enumerate(zip(shown, values, strict=True)):
             axis: Axes = axes[row][0]
             names = [f"state {s}" for s in range(one.shape[-1])]
-            axis.stackplot(time, one.mT.numpy(), labels=names, colors=[f"C{s % 10}" for s in range(len(names))], lw=0)
+            colors = [f"C{s % 10}" for s in range(len(names))]
+            axis.stackplot(time, one.mT.numpy(), labels=names, colors=colors, lw=0, step="post")
             axis.set(ylim=(0, 1), yticks=[0, 1], ylabel=_label(fit, "trial", trial), xlim=(time[0], time[-1]))
             if row + 1 < len(shown):
                 axis.set_xticklabels([])
