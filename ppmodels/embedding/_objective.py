@@ -33,7 +33,7 @@ class Columns(NamedTuple):
     rows: Tensor
     ways: Ways | None = None
 
-    def take(self, blocks: Tensor | slice) -> "Columns":
+    def take(self, blocks: slice) -> "Columns":
         """Return those of some blocks, without what is empty in all of them."""
         if self.ways is None:
             return Columns(self.rows[blocks])

@@ -67,7 +67,7 @@ class Plan:
         batch = Prediction.of(windows, self.objective, self.cbow, generator).damped(*self.damping)
         size = self.batch_size // self.objective.block
         steps, losses, scratch = -(-len(batch.rows) // size), [], Scratch()
-        for i, part in enumerate(batch.split(size, generator)):
+        for i, part in enumerate(batch.split(size)):
             share = (number + i / steps) / (len(self.loads) * self.epochs)
             lr = self.lr * max(1 - share, 1e-4)
             told = i % max(1, steps // TOLD) == 0

@@ -70,18 +70,12 @@ class Prediction(NamedTuple):
         damping = None if v is None else v[self.rows], None if u is None else u[self.columns.rows]
         return self._replace(damping=damping)
 
-    def split(self, size: int, generator: torch.Generator) -> Iterator["Prediction"]:
-        """Yield them, so many blocks at once; in a random order, if blocks of as many columns are to go together."""
-        batch, ways = self, self.columns.ways
-        if ways is not None:
-            order, whole = ways.number.argsort(stable=True), len(self.rows) // size * size
-            groups = order[:whole].view(-1, size)
-            shuffled = torch.randperm(len(groups), generator=generator, device=order.device)
-            batch = self.take(torch.cat([groups[shuffled].flatten(), order[whole:]]))
+    def split(self, size: int) -> Iterator["Prediction"]:
+        """Yield them, so many blocks at once."""
         for start in range(0, len(self.rows), size):
-            yield batch.take(slice(start, start + size))
+            yield self.take(slice(start, start + size))
 
-    def take(self, blocks: Tensor | slice) -> "Prediction":
+    def take(self, blocks: slice) -> "Prediction":
         """Return some of the blocks."""
         mean, by_rows, by_columns = (None if part is None else part[blocks] for part in (self.mean, *self.damping))
         columns = self.columns.take(blocks)
