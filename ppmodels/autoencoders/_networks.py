@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pyro.distributions import Categorical
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -85,3 +86,9 @@ def beside(values: Tensor, label: Tensor, classes: int) -> Tensor:
     told = one_hot(label.long(), classes).to(values)
     batch = torch.broadcast_shapes(values.shape[:-1], label.shape)
     return torch.cat([values.expand(*batch, -1), told.expand(*batch, -1)], -1)
+
+
+def class_law(logits: Tensor, label: Tensor) -> Categorical:
+    """The law of y by row: logits (N or 1, C), or where a label (N,) was told e^-100 for all but that one."""
+    told = torch.where(torch.arange(logits.shape[-1], device=label.device) == label[:, None], 0.0, -100.0).to(logits)
+    return Categorical(logits=torch.where(label[:, None] >= 0, told, logits))
