@@ -17,6 +17,7 @@ import ppmodels
 from inference.base import Fit
 from inference.cli import flags as flags
 from inference.cli import table as tables
+from ppmodels.base import HasBlocks, HasEM, HasGuide, HasPosterior
 
 HEADINGS = ("model", "what it is", "knows itself")
 DOUBTFUL, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -70,7 +71,7 @@ def _list(words: Sequence[str]) -> int:
 
 def _catalogue(name: str) -> tuple[str, str, str]:
     model = ppmodels.load(name)()
-    protocols = {"posterior": ppmodels.HasPosterior, "EM": ppmodels.HasEM, "guide": ppmodels.HasGuide}
+    protocols = {"posterior": HasPosterior, "EM": HasEM, "guide": HasGuide, "blocks": HasBlocks}
     able = ", ".join(said for said, protocol in protocols.items() if isinstance(model, protocol))
     return name, flags.first_line(type(model)), able
 
