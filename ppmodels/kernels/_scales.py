@@ -1,6 +1,7 @@
 """What models of a Gaussian process share: checks of their fields, and scales drawn from their prior."""
 
 import math
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pyro
@@ -8,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppmodels.base import Data
+from ppmodels.base import Data, Theta
 from ppmodels.kernels._marginal import Family
 from ppmodels.kernels.functions import RBF, Kernel, Matern
 
@@ -46,6 +47,16 @@ def sample_lengthscale(model: Any, data: Data) -> tuple[Tensor, Tensor]:
 def log_normal(median: float, spread: float) -> dist.LogNormal:
     """Return the law of a scale; spread is the sd of its logarithm."""
     return dist.LogNormal(torch.tensor(math.log(median)), spread)
+
+
+def over_draws(
+    moments: Callable[[Theta], tuple[Tensor, Tensor]], draws: Theta, shape: torch.Size
+) -> tuple[Tensor, Tensor]:
+    """Return a mean and an sd at each draw of the latents, (*shape, *site) each, (*shape, ...)."""
+    flat = {name: draw.reshape(-1, *draw.shape[len(shape) :]) for name, draw in draws.items()}
+    found = [moments({name: draw[i] for name, draw in flat.items()}) for i in range(shape.numel())]
+    mean, sd = (torch.stack(part) for part in zip(*found, strict=True))
+    return mean.reshape(*shape, *mean.shape[1:]), sd.reshape(*shape, *sd.shape[1:])
 
 
 def kernel_of(family: Family, lengthscale: Tensor) -> Kernel:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ppmodels.base import Data, Theta, dims
 from ppmodels.kernels._coregionalised import CoregionalisedMarginal
 from ppmodels.kernels._marginal import Family
-from ppmodels.kernels._scales import check_fields, kernel_of, log_normal, sample_lengthscale
+from ppmodels.kernels._scales import check_fields, kernel_of, log_normal, over_draws, sample_lengthscale
 from ppmodels.kernels.coregionalised_ridge import CoregionalisedRidge
 
 
@@ -70,3 +70,15 @@ class CoregionalisedGaussianProcess:
         kernel = kernel_of(self.family, theta["lengthscale"])
         y = data.observed["y"]
         return CoregionalisedRidge.fit(data.given["x"], y, kernel, factor @ factor.mT, theta["noise"])
+
+    def function(self, draws: Theta, data: Data, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and the sd of the functions at new points (n, D), given each draw of latents (..., *site).
+
+        Both are (..., n, Q). `fit.predict` draws functions that have not been seen yet.
+        """
+
+        def moments(theta: Theta) -> tuple[Tensor, Tensor]:
+            fitted = self.regression(theta, data)
+            return fitted.predict(new), fitted.variance(new).sqrt()
+
+        return over_draws(moments, draws, draws["amplitude"].shape[:-1])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ppmodels.base import Data, Theta, dims
 from ppmodels.kernels._marginal import Family, GaussianProcessMarginal
-from ppmodels.kernels._scales import check_fields, kernel_of, log_normal, sample_scales
+from ppmodels.kernels._scales import check_fields, kernel_of, log_normal, over_draws, sample_scales
 from ppmodels.kernels.ridge import KernelRidge
 
 
@@ -54,3 +54,16 @@ class GaussianProcess:
         penalty = float((theta["noise"] / theta["amplitude"]).square())
         kernel = kernel_of(self.family, theta["lengthscale"])
         return KernelRidge.fit(data.given["x"], data.observed["y"], kernel, penalty)
+
+    def function(self, draws: Theta, data: Data, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and the sd of the functions at new points (n, D), given each draw of the scales (..., *site).
+
+        Both are (..., n), or (..., n, Q) of more outputs. `fit.predict` draws functions that have not been seen yet.
+        """
+
+        def moments(theta: Theta) -> tuple[Tensor, Tensor]:
+            fitted = self.regression(theta, data)
+            mean, sd = fitted.predict(new), theta["amplitude"] * fitted.variance(new).sqrt()
+            return mean, sd.reshape(-1, *[1] * (mean.ndim - 1)).expand_as(mean)
+
+        return over_draws(moments, draws, draws["amplitude"].shape)

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from inference import mode
-from inference.predict import simulate
+from inference.predict import prior_predictive, simulate
 from ppmodels.base import Data
 from ppmodels.kernels._coregionalised import CoregionalisedMarginal
 from ppmodels.kernels._marginal import log_marginal
@@ -124,20 +124,28 @@ def test_the_whole_matrix_is_never_made():
     assert largest.size == outputs * rows**2
 
 
-def test_the_mode_finds_the_correlation_and_one_output_tells_of_another():
-    model = CoregionalisedGaussianProcess(noise=0.1)
-    x = torch.linspace(-3, 3, 60)[:, None]
+def test_the_likelihood_finds_the_correlation_and_one_output_tells_of_another():
+    x = torch.linspace(-3, 3, 40)[:, None]
     wave = (2 * x[:, 0]).sin()
-    y = torch.stack([wave, -0.5 * wave], -1) + 0.1 * normal(60, 2)
-    data = Data.of(model, x=x, y=y)
-    fit = mode.fit(model, data, seed=0, num_restarts=2, compile=False)
-    theta = {name: draws[0, 0] for name, draws in fit.draws.items()}
-    assert (theta["factor"] @ theta["factor"].mT)[0, 1] < -0.9
-    together = model.regression(theta, data)
-    assert (together.predict(x)[:, 1] + 0.5 * wave).abs().max() < 0.15
-    kernel, ratio = together.regressions[0].kernel, theta["noise"][1] / theta["amplitude"][1]
-    apart = KernelRidge.fit(x, y[:, 1], kernel, float(ratio) ** 2)
-    assert (together.variance(x)[:, 1] < 0.75 * theta["amplitude"][1] ** 2 * apart.variance(x)).all()
+    y = torch.stack([wave, -0.5 * wave], -1) + 0.1 * normal(40, 2)
+    leaves = [torch.zeros(1), 0.5 * torch.eye(2), torch.full((2,), -1.5)]
+    optimiser = torch.optim.LBFGS([leaf.requires_grad_() for leaf in leaves], 0.5, 100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimiser.zero_grad()
+        value = -ours(y, x, leaves[0].exp(), leaves[1], leaves[2].exp())
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    width, loading, noise = leaves[0].detach().exp(), leaves[1].detach(), leaves[2].detach().exp()
+    between, kernel = loading @ loading.mT, RBF(tuple(width.tolist()))
+    assert between[0, 1] < -0.95 * (between[0, 0] * between[1, 1]).sqrt()
+    assert noise.tolist() == pytest.approx([0.1, 0.1], rel=0.3)
+    together = CoregionalisedRidge.fit(x, y, kernel, between, noise)
+    assert (together.predict(x)[:, 1] + 0.5 * wave).abs().max() < 0.1
+    apart = KernelRidge.fit(x, y[:, 1], kernel, float(noise[1].square() / between[1, 1]))
+    assert (together.variance(x)[:, 1] < 0.75 * between[1, 1] * apart.variance(x)).all()
 
 
 def test_outputs_that_share_their_scales_are_so_many_fits_of_one():
@@ -166,6 +174,26 @@ def test_outputs_that_share_their_scales_are_so_many_fits_of_one():
         assert torch.allclose(fit.predict(x + 0.3)[:, q], single.predict(x + 0.3))
         assert torch.allclose(fit.leave_one_out()[:, q], single.leave_one_out())
         assert torch.allclose(fit.variance(x + 0.3), single.variance(x + 0.3))
+
+
+@pytest.mark.parametrize(
+    "model", [GaussianProcess(dim=2), GaussianProcess(dim=2, outputs=3), CoregionalisedGaussianProcess(dim=2)], ids=repr
+)
+def test_functions_at_new_points_are_those_of_every_draw(model):
+    y = {1: normal(ROWS), 2: normal(ROWS, 2), 3: normal(ROWS, 3)}[model.outputs]
+    data, new = Data.of(model, x=normal(ROWS, 2), y=y), normal(4, 2, seed=1)
+    draws = {
+        name: value.reshape(2, 3, *value.shape[2:])  # (chain, draw)
+        for name, value in prior_predictive(model, data, num_samples=6).items()
+        if name != "y"
+    }
+    mean, sd = model.function(draws, data, new)
+    assert mean.shape == sd.shape == (2, 3, 4, *y.shape[1:])
+    theta = {name: value[1, 0] for name, value in draws.items()}
+    fitted = model.regression(theta, data)
+    assert torch.equal(mean[1, 0], fitted.predict(new))
+    at_rows, noise = model.function(draws, data, data.given["x"])[1][1, 0], theta["noise"]
+    assert (at_rows < noise + 1e-12).all()  # a row tells at least what one look at it does
 
 
 def test_the_prior_has_its_covariance():
