@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # pyright: ignore[reportPrivateImportUsage]
 
 
-class NotPositive(torch.linalg.LinAlgError, ArithmeticError):
+class NotPositive(LinAlgError, ArithmeticError):
     """A matrix that rounding or degenerate data left without a Cholesky factor, in one line."""
 
     def __init__(self, step: str, matrix: str) -> None:
@@ -18,5 +19,5 @@ def cholesky(matrix: Tensor, step: str, name: str) -> Tensor:
     """
     try:
         return torch.linalg.cholesky(matrix)
-    except torch.linalg.LinAlgError:
+    except LinAlgError:
         raise NotPositive(step, name) from None

@@ -51,7 +51,7 @@ class Readings:
     @classmethod
     def kept(cls, y: Tensor, gaps: bool) -> "Readings":
         """Read y, of which EM asks at every step; its sums are kept as long as it lives unchanged."""
-        key = y._version, gaps
+        key = 0 if y.is_inference() else y._version, gaps  # what inference mode made does not count its changes
         if y not in _KEPT or _KEPT[y][0] != key:
             _KEPT[y] = key, Sums.of(y, gaps)
         return cls._with(y, gaps, _KEPT[y][1])
