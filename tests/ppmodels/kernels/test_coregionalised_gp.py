@@ -17,6 +17,7 @@ from ppmodels.kernels.functions import RBF
 from ppmodels.kernels.gp import GaussianProcess
 from ppmodels.kernels.ridge import KernelRidge
 from tests.draws import normal
+from tests.test_conformance import BACK_ENDS, attempt
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 ROWS, OUTPUTS = 9, 3
@@ -174,6 +175,18 @@ def test_outputs_that_share_their_scales_are_so_many_fits_of_one():
         assert torch.allclose(fit.predict(x + 0.3)[:, q], single.predict(x + 0.3))
         assert torch.allclose(fit.leave_one_out()[:, q], single.leave_one_out())
         assert torch.allclose(fit.variance(x + 0.3), single.variance(x + 0.3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", BACK_ENDS)
+def test_every_back_end_takes_outputs_that_share_their_scales(method):
+    model = GaussianProcess(outputs=2)
+    data, latents = simulate(model, 30, seed=1)
+    fit = attempt(method, model, data)
+    assert {name: draws.shape[2:] for name, draws in fit.draws.items()} == {n: v.shape for n, v in latents.items()}
+    tree = fit.to_datatree(prior=10)
+    assert tree["observed_data"]["y"].shape == (30, 2)
+    assert tree["posterior_predictive"]["y"].dims[2:] == tree["observed_data"]["y"].dims
 
 
 @pytest.mark.parametrize(
