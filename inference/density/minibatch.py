@@ -24,6 +24,7 @@ from inference.density.compiler import compile_graph, worth_compiling
 from inference.density.executor import chains_innermost, close, loop, one_line
 from inference.density.graph import Graph, batch, trace
 from inference.density.inputs import tensors_of
+from inference.density.support import refuse_impossible_rows
 from inference.training import processes
 from ppmodels.base import Data, Model
 
@@ -77,8 +78,8 @@ class Minibatches:
             return cls(density, chains, None, False, [], batched.executor, batched.reason, batched.once, batched)
         data = rows_of(model, args, kwargs)
         size = _size(data.rows, batch_size) // processes.count()
-        first = data.batch(torch.arange(size, device=_device(data)))
-        density = of_rows(program, first, jacobian)
+        density = of_rows(program, data.batch(torch.arange(size, device=_device(data))), jacobian)
+        refuse_impossible_rows(program, data)
         whole = tensors_of((Data(data.rows, data.given, data.observed),), {})
         evaluate, executor, reason, cost = _evaluator(density, chains, own_rows)
         if executor == "graph" and compile:

@@ -9,11 +9,27 @@ from pyro.distributions import Delta
 
 from inference.density.inputs import no_validation
 from inference.density.program import SomeValue
+from ppmodels.base import Data
+
+ROWS = 10_000  # looked at together, where rows may lie on disk
 
 
-def refuse_impossible(program: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> None:
+def refuse_impossible_rows(program: Callable[..., Any], data: Data) -> None:
+    """Look at all rows, some at a time; no random number is used up.
+
+    Raises: ValueError naming site, row and value of the first that cannot be.
+    """
+    here = len(next(iter(data.observed.values())))
+    with torch.random.fork_rng(devices=[]):
+        for start in range(0, here, ROWS):
+            index = torch.arange(start, min(here, start + ROWS), device=torch.get_default_device())
+            refuse_impossible(program, (data.batch(index),), {}, start)
+
+
+def refuse_impossible(program: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], first: int = 0) -> None:
     """Run the program once, and look whether every observed value lies in its distribution's support.
 
+    first: number of the first row.
     Raises: ValueError naming site, place and value of the first that does not.
     """
     with SomeValue(), no_validation(), torch.no_grad():
@@ -33,7 +49,7 @@ def refuse_impossible(program: Callable[..., Any], args: Any, kwargs: Mapping[st
         place = (~possible).nonzero()[0].tolist()
         found = value[tuple(place)] if value.ndim >= len(place) else value
         told = found.item() if found.numel() == 1 else found.tolist()
-        where = f"row {place[0]}" if place else "its value"
+        where = f"row {first + place[0]}" if place else "its value"
         law = node["fn"]
         while hasattr(law, "base_dist"):
             law = law.base_dist

@@ -19,6 +19,8 @@ from ppmodels import Data, HasNetwork, load
 from ppmodels.regression.bnn import BayesianNeuralNetwork
 
 F = torch.float64
+DESCENDING = ["bayes_by_backprop", "dropout", "ensemble", "stochastic_gradient", "svgd", "swag"]
+METHODS = [*DESCENDING, "laplace", "mcmc", "mode", "pathfinder", "svi"]
 
 
 def log_joint(model, data, truth):
@@ -158,12 +160,29 @@ def test_shapes_that_do_not_fit_are_named():
         ("gaussian", torch.tensor([0.0, 1.0, 2.0, float("nan")]), "row 3"),
     ],
 )
-@pytest.mark.parametrize("method", ["mcmc", "stochastic_gradient", "mode"])
+@pytest.mark.parametrize("method", METHODS)
 def test_targets_outside_the_support_are_named(likelihood, bad, words, method):
     model = BayesianNeuralNetwork(likelihood=likelihood)
     data = Data(4, {"x": torch.zeros(4, 1)}, {"y": bad})
     with pytest.raises(ValueError, match=words):
         inference.fit(method, model, data)
+
+
+@pytest.mark.parametrize("method", DESCENDING)
+def test_the_row_is_named_also_where_no_first_minibatch_holds_it(method):
+    model = BayesianNeuralNetwork(likelihood="categorical")
+    data = Data(6, {"x": torch.zeros(6, 1)}, {"y": torch.tensor([0, 1, 0, 1, 0, 2])})
+    with pytest.raises(ValueError, match="row 5: 2 cannot come from Categorical"):
+        inference.fit(method, model, data, batch_size=2, compile=False)
+
+
+@pytest.mark.parametrize("method", DESCENDING)
+def test_a_loss_that_is_no_number_is_an_error_of_every_method_that_descends(method):
+    """Rates exp(f) of inputs this large overflow; methods with a line search step back instead."""
+    model = BayesianNeuralNetwork(likelihood="poisson", hidden=(3,), activation="relu")
+    data = Data(10, {"x": torch.full((10, 1), 1e300, dtype=F)}, {"y": torch.ones(10, dtype=F)})
+    with pytest.raises(FloatingPointError, match=r"the loss is|has left the numbers"):
+        inference.fit(method, model, data, num_samples=2, compile=False)
 
 
 @pytest.mark.slow
