@@ -11,7 +11,7 @@ from arviz_stats.sampling_diagnostics import ess, rhat, rhat_nested
 from torch import Tensor
 
 from inference.base import Fit, Unsupported, conditioned, fresh
-from inference.check.finding import Finding, extreme
+from inference.check.finding import Finding, extreme, typical
 from inference.tracing.over_draws import flatten
 from inference.tracing.sites import Program
 
@@ -69,7 +69,7 @@ def mixing(posterior: xr.Dataset) -> Iterator[Finding]:
             yield found
             continue
         if chains > 1 and (worst := extreme(table[name], largest=True)) and worst[1] > 1.01:
-            yield _disagreement(values, *worst)
+            yield _disagreement(values, *worst, typical(table[name]))
         for kind, sizes in (("bulk", bulk), ("tail", tail)):
             place, number = extreme(sizes[name], largest=False) or ("", math.inf)
             if number < 400:
@@ -148,21 +148,22 @@ def _stuck(values: xr.DataArray, every: xr.DataArray) -> Finding | None:
     place, worst = extreme(every, largest=True) or ("", 1.0)
     limit = STUCK if values.sizes["chain"] > MANY else 1.01
     groups = _modes(_element(values, place)) if worst > limit else ""
-    return _separate(place, worst, groups) if groups else None
+    return _separate(values, place, worst, groups, typical(every)) if groups else None
 
 
-def _disagreement(values: xr.DataArray, place: str, rhat: float) -> Finding:
+def _disagreement(values: xr.DataArray, place: str, rhat: float, among: str) -> Finding:
     """R-hat's finding: too short a run, or chains that sit in separate modes."""
     if groups := _modes(_element(values, place)):
-        return _separate(place, rhat, groups)
+        return _separate(values, place, rhat, groups, among)
     level = "error" if rhat > 1.05 else "warning"
-    sentence = f"R-hat {rhat:.3f} is above 1.01: chains have not mixed; warm up and sample longer"
+    sentence = f"R-hat {rhat:.3f}{among} is above 1.01: chains have not mixed; warm up and sample longer"
     return Finding(level, place, rhat, sentence)
 
 
-def _separate(place: str, rhat: float, groups: str) -> Finding:
-    advice = "fix an order or a sign, or start the chains together; longer runs will not help"
-    return Finding("error", place, rhat, f"R-hat {rhat:.3f}: chains sit in separate modes ({groups}): {advice}")
+def _separate(values: xr.DataArray, place: str, rhat: float, groups: str, among: str) -> Finding:
+    advice = values.attrs.get("apart", "fix an order or a sign, or start the chains together")
+    said = f"R-hat {rhat:.3f}{among}: chains sit in separate modes ({groups}): {advice}; longer runs will not help"
+    return Finding("error", place, rhat, said)
 
 
 def _modes(draws: np.ndarray) -> str:

@@ -28,5 +28,6 @@ def judged(fit: Fit, posterior: xr.Dataset) -> xr.Dataset:
         return found
     name = f"predicted {seen.site}"
     dims = ("chain", "draw", f"{name} row", f"{name} class")[: seen.mean.ndim]
-    predicted = xr.DataArray(seen.mean.numpy(), dims=dims, coords={dims[2]: rows.numpy()})
+    advice = {"apart": "average over more chains, num_chains, since each mode predicts otherwise"}
+    predicted = xr.DataArray(seen.mean.numpy(), dims=dims, coords={dims[2]: rows.numpy()}, attrs=advice)
     return found.assign({name: predicted.assign_coords(chain=found["chain"], draw=found["draw"])})

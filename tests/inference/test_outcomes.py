@@ -87,9 +87,11 @@ def test_chains_of_a_network_are_judged_by_what_they_predict():
     moved = dataclasses.replace(
         fit, draws={**draws, "output.bias": draws["output.bias"] + torch.arange(2.0)[:, None, None]}
     )
-    worst = [f for f in diagnose(moved).findings if "R-hat" in f.sentence]
-    assert worst
-    assert all(f.site.startswith("predicted y") for f in worst)
+    (worst,) = (f for f in diagnose(moved).findings if "R-hat" in f.sentence)
+    assert worst.site.startswith("predicted y[")
+    assert "(half of 30 are below" in worst.sentence
+    assert "separate modes (1 near" in worst.sentence
+    assert "average over more chains" in worst.sentence
 
 
 def test_a_plain_program_has_outcomes_too():
