@@ -93,8 +93,7 @@ class Ascent:
         state.update(phi=phi, first=first, second=second)
         elbos.append(torch.stack(rows))
         self._refuse_nothing_finite(state, elbos[-1], done)
-        best = elbos[-1][:, elbos[-1].mean(0).nan_to_num(-math.inf, -math.inf, -math.inf).argmax()]
-        finite = best[best.isfinite()].tolist()
+        finite = best_restart(elbos[-1])
         if number == WINDOW:
             self.plateau.update(finite)
         self.on_window(done + number, sum(finite) / len(finite))
@@ -187,3 +186,11 @@ def score_gradient(gain: Tensor, score: Tensor) -> Tensor:
     """
     particles = gain.shape[1]
     return ((gain - gain.mean(1, keepdim=True))[..., None] * score).sum(1) / (particles - 1)
+
+
+def best_restart(window: Tensor) -> list[float]:
+    """Return the finite ELBOs of a window's highest restart, (W, R); where none is all finite, of the soundest."""
+    means, sound = window.mean(0), window.isfinite().sum(0)
+    place = means.nan_to_num(-math.inf, -math.inf, -math.inf).argmax() if means.isfinite().any() else sound.argmax()
+    best = window[:, place]
+    return best[best.isfinite()].tolist()

@@ -12,7 +12,7 @@ from inference import svi
 from inference.base import Unsupported, fresh, joint
 from inference.density import Density
 from inference.optimum.lbfgs import maximise
-from inference.svi.ascent import score_gradient
+from inference.svi.ascent import best_restart, score_gradient
 from inference.svi.guides import FullRank, MeanField
 from inference.svi.objective import Objective, Survey
 from ppmodels import Data
@@ -273,3 +273,12 @@ def test_a_way_without_steps_to_go_on_from_refuses_a_checkpoint(way, tmp_path):
     with pytest.raises(Unsupported, match="runs to its end in one go; leave the checkpoint out"):
         svi.fit(model, data, checkpoint=tmp_path / "there", **way)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_window_with_infinite_bounds_has_a_best_restart_all_the_same():
+    """None of the restarts is finite throughout: the soundest is judged, by its finite bounds alone."""
+    inf = float("inf")
+    window = torch.tensor([[-inf, -9.0, -3.0], [-inf, -8.0, -inf], [-inf, -inf, -inf]])  # (steps, restarts)
+    assert best_restart(window) == [-9.0, -8.0]
+    window[2, 2], window[1, 2] = -4.0, -5.0
+    assert best_restart(window) == [-3.0, -5.0, -4.0]
