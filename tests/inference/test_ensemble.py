@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inference import Unsupported, ensemble
-from inference.outcomes import outcomes
+from inference.outcomes import log_predictive, outcomes
 from inference.predict import simulate
 from ppmodels.regression.bnn import BayesianNeuralNetwork
 from ppmodels.regression.linear import LinearRegression
@@ -40,6 +40,23 @@ def test_the_prediction_is_the_members_mixture():
     assert torch.allclose(seen.location, torch.stack(each).mean(0), atol=1e-12)
     assert torch.allclose(seen.location.sum(-1), torch.ones(40, dtype=torch.float64))
     assert (seen.mutual_information > -1e-12).all()
+
+
+def test_the_regression_mixture_is_the_published_one():
+    """Mean of the means; variance sum (s_m^2 + mu_m^2) / M - mu^2; and the density is the mixture's.
+
+    Source: Lakshminarayanan, Pritzel and Blundell (2017), NeurIPS, section 2.4.
+    """
+    model = BayesianNeuralNetwork(likelihood="heteroscedastic", hidden=(5,))
+    data, _ = simulate(model, 30, seed=0)
+    fit = ensemble.fit(model, data, num_samples=3, num_steps=100)
+    members = [model.outputs({k: v[0, i] for k, v in fit.draws.items()}, data) for i in range(3)]
+    mu, variance = (torch.stack(each) for each in zip(*((f[:, 0], f[:, 1].exp()) for f in members), strict=True))
+    seen = outcomes(fit)
+    torch.testing.assert_close(seen.location, mu.mean(0))
+    torch.testing.assert_close(seen.total, (variance + mu**2).mean(0) - mu.mean(0) ** 2)
+    density = torch.distributions.Normal(mu, variance.sqrt()).log_prob(data.observed["y"]).exp().mean(0).log()
+    torch.testing.assert_close(log_predictive(fit), density)
 
 
 def test_a_killed_run_goes_on_to_the_same_members(tmp_path):
