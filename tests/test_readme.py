@@ -1,5 +1,8 @@
 """What the README says is what the project does."""
 
+import ast
+import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -34,6 +37,17 @@ def test_back_ends_named_exist():
     assert said
     names = set(re.findall(r"`(\w+)`", said[1]))
     assert names | {"mcmc"} == set(inference.methods())
+
+
+def test_calls_in_tables_are_of_options_that_exist():
+    calls = [ast.parse(call, mode="eval").body for call in re.findall(r"\| `(\w+\.fit\(model, data.*\))` \|", README)]
+    assert len(calls) >= 10
+    for call in calls:
+        assert isinstance(call, ast.Call)
+        assert isinstance(call.func, ast.Attribute)
+        assert isinstance(call.func.value, ast.Name)
+        fit = importlib.import_module(f"inference.{call.func.value.id}").fit
+        assert {option.arg for option in call.keywords} <= set(inspect.signature(fit).parameters), ast.unparse(call)
 
 
 def test_pictures_and_links_exist():
