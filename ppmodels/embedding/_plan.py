@@ -58,6 +58,7 @@ class Plan:
         damping = (AT_ONCE / often).clamp(max=1).float()
         return torch.nn.functional.pad(damping, (0, max(0, rows - len(damping))), value=1.0).to(self.device)
 
+    @torch.inference_mode()
     def train(self, number: int, v: Tensor, u: Tensor) -> float:
         """Update v and u in place by load `number`, counted through all epochs; return a pair's mean loss."""
         load = self.loads[number % len(self.loads)]

@@ -121,6 +121,7 @@ def ascend(
         loss = float(objective.loss(scores, columns, targets, positive) / positive.sum())
     slope = objective.slope(scores, columns, targets, positive)
     by_hidden = scratch.product("by hidden", slope.own.mT, theirs)
+    slope.own.mul_(_steps(lr, batch.damping[1]))  # cheaper than the steps of whole rows
     by_u = scratch.product("by columns", slope.own, hidden)
     if len(common):
         flat = slope.common.flatten(0, 1)
@@ -131,11 +132,15 @@ def ascend(
         by_hidden, by_layer = backward(mean, hidden, by_hidden, layer)
         layer.add_(by_layer, alpha=lr * damping.layer)
     by_rows = by_hidden if batch.mean is None else scratch.product("by rows", batch.mean.mT, by_hidden)
-    _add(v, batch.rows, by_rows, lr, batch.damping[0])
-    _add(u, columns.rows, by_u, lr, batch.damping[1])
+    _add(v, batch.rows, by_rows.mul_(_steps(lr, batch.damping[0])))
+    _add(u, columns.rows, by_u)
     return loss
 
 
-def _add(table: Tensor, index: Tensor, step: Tensor, lr: float, damping: Tensor | None) -> None:
-    step = step.mul_(lr if damping is None else lr * damping[..., None]).reshape(-1, step.shape[-1])
+def _steps(lr: float, damping: Tensor | None) -> Tensor | float:
+    return lr if damping is None else lr * damping[..., None]
+
+
+def _add(table: Tensor, index: Tensor, step: Tensor) -> None:
+    step = step.reshape(-1, step.shape[-1])
     table.scatter_add_(0, index.reshape(-1, 1).expand_as(step), step)  # a third of index_add_'s time
