@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ __all__ = ["Fit", "Unsupported", "fit", "load", "methods", "stream", "threads", 
 
 def methods() -> list[str]:
     """Return every back end's name, which is its file's (or folder's) name."""
+    return list(_methods())
+
+
+@cache
+def _methods() -> tuple[str, ...]:
     root = Path(__file__).parent
     found = []
     for module in pkgutil.iter_modules([str(root)]):
         file = root / module.name / "__init__.py" if module.ispkg else root / f"{module.name}.py"
         if not module.name.startswith("_") and "\ndef fit(" in file.read_text(encoding="utf-8"):
             found.append(module.name)
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def fit(method: str, model: Any, *args: Any, **options: Any) -> Fit:
@@ -35,11 +41,11 @@ def stream(method: str, model: Any, **options: Any) -> Any:
     """
     if method not in methods():
         raise KeyError(f"no method {method!r}; there are: {', '.join(methods())}")
-    back_ends = {name: importlib.import_module(f"inference.{name}") for name in methods()}
-    able = [name for name, back_end in back_ends.items() if hasattr(back_end, "Stream")]
-    if method not in able:
+    back_end = importlib.import_module(f"inference.{method}")
+    if not hasattr(back_end, "Stream"):
+        able = [name for name in methods() if hasattr(importlib.import_module(f"inference.{name}"), "Stream")]
         raise Unsupported(f"{method} learns from all rows at once; in pieces do: {', '.join(able)}")
-    return back_ends[method].Stream(model, **options)
+    return back_end.Stream(model, **options)
 
 
 def to_datatree(fit: Any, **options: Any) -> Any:

@@ -147,11 +147,11 @@ def check_data(model: Model | Program, args: tuple[Any, ...], kwargs: Mapping[st
     if isinstance(model, HasCheck):
         model.check(args[0])
     else:
-        _check_finite(args[0])
+        check_finite(args[0])
     _check_shapes(model, args[0])
 
 
-def _check_finite(data: Data) -> None:
+def check_finite(data: Data) -> None:
     """Raise a ValueError that names the first row and column that is NaN or infinite."""
     for name, value in {**data.given, **data.observed}.items():
         if value.is_floating_point() and not value.isfinite().all():

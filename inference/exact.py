@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from inference.base import Fit, Unsupported, check_data, fresh
+from inference.tracing.pieces import check_piece
 from ppmodels.base import Data, HasEvidence, HasPosterior, HasSums
 
 __all__ = ["Stream", "fit"]
@@ -47,20 +48,19 @@ class Stream:
             raise Unsupported(f"{name} has no posterior by sums over rows; exact in pieces needs sums and given")
         _check(num_samples)
         self.model, self.num_samples, self.seed = model, num_samples, seed
-        self.rows, self.sums, self._last = 0, None, Data(0)
+        self.rows, self.sums, self._last = 0, None, None
 
     def learn(self, data: Data) -> "Stream":
         """Add the sums of some more rows; where they cannot be, none of them is learned."""
-        with fresh(self.model, (data,), seed=self.seed) as own:
-            check_data(own, (data.plain(own),), {})
-            sums = own.sums(data)
-            self.sums = sums if self.sums is None else self.sums + sums
-            self.rows, self._last = self.rows + len(next(iter(data.observed.values()))), data
+        check_piece(self.model, data, self._last)
+        sums = self.model.sums(data)
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.rows, self._last = self.rows + len(next(iter(data.observed.values()))), data
         return self
 
     def fit(self) -> Fit:
         """Return draws from the posterior of all rows so far; the fit's data are the last piece."""
-        if self.sums is None:
+        if self._last is None:
             raise ValueError("no rows have been learned yet")
         with fresh(self.model, (self._last,), seed=self.seed) as own:
             draws = _draw(own.given(self.sums), self.num_samples)

@@ -5,9 +5,10 @@ from typing import Any, cast
 
 import torch
 
-from inference.base import Fit, Unsupported, check_data, fresh
+from inference.base import Fit, Unsupported, fresh
 from inference.em.problem import Problem
-from ppmodels.base import Data, HasStatistics, Theta
+from inference.tracing.pieces import check_piece
+from ppmodels.base import Data, HasStatistics, HasSums, Theta
 
 
 def refuse_without_sums(model: Any) -> None:
@@ -75,40 +76,63 @@ class Stream:
 
     s_t: the sums that batch t gives a row, expected at the parameters so far. kappa, `decay`, in (1/2, 1]: 1 forgets
     nothing, and every row weighs the same, so that where nothing is latent pieces give what the whole gives.
-    Memory is that of one batch. `theta` holds the parameters by site.
+    latent: False says that nothing is, as where all classes are known: rows are then counted, as if decay were 1, and
+    parameters are found when somebody asks. Memory is that of one batch. `theta` holds the parameters by site.
 
     Raises: Unsupported when the model's M step does not read sums over rows.
     Source: Cappe and Moulines (2009), J. Royal Statistical Society B 71; Liang and Klein (2009).
     """
 
-    def __init__(self, model: Any, *, decay: float = 0.7, prior: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self, model: Any, *, decay: float = 0.7, prior: bool = False, latent: bool = True, seed: int = 0
+    ) -> None:
         refuse_without_sums(model)
+        if not latent and not isinstance(model, HasSums):
+            raise Unsupported(f"{type(model).__name__} has no sums of rows of which all is known; take latent=True")
         if not 0.5 < decay <= 1:
             raise ValueError(f"decay must be above 0.5 and at most 1; it is {decay}")
-        self.model, self.decay, self.prior, self.seed = model, decay, prior, seed
-        self.theta: Theta | None = None
-        self.batches, self.rows, self._sums, self._last = 0, 0, None, Data(0)
+        self.decay, self.prior, self.latent, self.seed = decay, prior, latent, seed
+        self.model: Any = model
+        self.batches, self.rows, self._sums, self._last, self._theta = 0, 0, None, None, None
+
+    @property
+    def theta(self) -> Theta | None:
+        """The parameters so far, by site."""
+        if self._theta is None and self._sums is not None:
+            self._theta = self.model.maximise(self._sums, self.prior)
+        return self._theta
 
     def learn(self, data: Data, theta: Theta | None = None) -> "Stream":
         """Learn from one more batch; the first one gives the start, unless `theta` does.
 
         Raises: ArithmeticError when a component has collapsed; the stream is then as it was before this batch.
         """
+        if not self.latent:
+            return self._count(data)
+        check_piece(self.model, data, self._last)
         with fresh(self.model, (data,), seed=self.seed) as own:
-            check_data(own, (data.plain(own),), {})
             theta = theta or self.theta or own.start(data)
             found, _ = own.statistics(theta, data)
             here = len(next(iter(data.observed.values())))
             share = here / (self.rows + here) if self.decay == 1 else (self.batches + 1) ** -self.decay
             mean = found * (1 / here)
             sums = mean if self._sums is None else self._sums * (1 - share) + mean * share
-            self.theta = own.maximise(sums * (self.rows + here), self.prior)
+            self._theta = own.maximise(sums * (self.rows + here), self.prior)
             self._sums, self.batches, self.rows, self._last = sums, self.batches + 1, self.rows + here, data
+        return self
+
+    def _count(self, data: Data) -> "Stream":
+        """Add the sums of rows of which all is known; parameters can wait until somebody asks."""
+        check_piece(self.model, data, self._last)
+        sums = self.model.sums(data)
+        self._sums, self._theta = sums if self._sums is None else self._sums + sums, None
+        self.batches, self.rows = self.batches + 1, self.rows + len(next(iter(data.observed.values())))
+        self._last = data
         return self
 
     def fit(self) -> Fit:
         """Return the parameters so far as a fit, whose data are the last batch."""
-        if self.theta is None:
+        if self.theta is None or self._last is None:
             raise ValueError("no rows have been learned yet")
         draws = {name: value[None, None] for name, value in self.theta.items()}
         info = {"seed": self.seed, "decay": self.decay, "message": f"{self.batches} batches of {self.rows} rows in all"}

@@ -54,6 +54,7 @@ class Estimator(BaseEstimator):
     model_: Any
     stream_: Any
     classes_: np.ndarray
+    _sites: tuple[str, ...]
 
     def __init__(
         self,
@@ -108,7 +109,17 @@ class Estimator(BaseEstimator):
         stream = self._stream() if first else self.stream_
         stream.learn(data, **options)
         self.stream_ = stream
-        return self._learned(stream.fit())
+        if first:
+            return self._learned(stream.fit())
+        for name in self._sites:  # what rows before have said
+            vars(self).pop(name, None)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Learned attributes after `partial_fit`, which computes them when they are first asked for."""
+        if name in vars(self).get("_sites", ()):
+            return vars(self._learned(self.stream_.fit()))[name]
+        return object.__getattribute__(self, name)  # says what is wrong, and why
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class or cluster of each row, (N,), or the outcome's mean."""
@@ -169,16 +180,15 @@ class Estimator(BaseEstimator):
         known = inspect.signature(kind).parameters.keys() - {"model", "seed"}
         told = {name: value for name, value in (self.options or {}).items() if name in known}
         if self.method == "em" and supervised(self.model):
-            told.setdefault("decay", 1.0)
+            told["latent"] = False
         return kind(self.model_, seed=self._seed(), **told)
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _learned(self, fit: Fit) -> "Estimator":
-        self.fit_ = fit
-        for name, value in fit.draws.items():
-            setattr(self, f"{name}_", value.double().mean((0, 1)).numpy())
+        means = {f"{name}_": value.double().mean((0, 1)).numpy() for name, value in fit.draws.items()}
+        vars(self).update(means, fit_=fit, _sites=("fit_", *means))
         return self
 
     def _rows(self, X: Any) -> Any:

@@ -81,10 +81,11 @@ def _numbers(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if hasattr(value, "tocoo"):
+        sorted_once = bool(getattr(value, "has_canonical_format", False)) and value.format == "csr"
         value = value.tocoo()
-        place = torch.from_numpy(np.stack([value.row, value.col]).astype(np.int64))
-        found = torch.sparse_coo_tensor(place, torch.from_numpy(value.data), value.shape, check_invariants=False)
-        return found.coalesce()
+        place, data = torch.from_numpy(np.stack([value.row, value.col]).astype(np.int64)), torch.from_numpy(value.data)
+        options = {"check_invariants": False, "is_coalesced": sorted_once}
+        return torch.sparse_coo_tensor(place, data, value.shape, **options).coalesce()
     try:
         array = np.asarray(value)
     except ValueError:

@@ -29,6 +29,11 @@ class Columns:
         """Levels by the number of the categorical column."""
         return dict(zip(self.places["categorical"].tolist(), self.levels, strict=True))
 
+    @cached_property
+    def sparse(self) -> bool:
+        """May rows be sparse? They may be where all columns are counted, or all are binary."""
+        return set(self.kinds) in ({"multinomial"}, {"bernoulli"})
+
     def take(self, x: Tensor, kind: Kind) -> Tensor:
         """Return the columns of a kind, (N, ...); the whole of x, uncopied, when all are."""
         return x if set(self.kinds) == {kind} else x[:, self.places[kind]]

@@ -8,7 +8,7 @@ from torch import Tensor
 from ppmodels.base import Data, Theta
 from ppmodels.classification import _laws, _scores, _tables
 from ppmodels.classification._columns import Columns, check_labels
-from ppmodels.classification._sparse import check_cells, is_sparse, parts_of, sparse_log_density, sparse_tables
+from ppmodels.classification._sparse import cells_of, check_cells, is_sparse, sparse_log_density, sparse_tables
 from ppmodels.classification._tables import Tables
 
 
@@ -38,8 +38,6 @@ def coefficient(columns: Columns, x: Any) -> Tensor:
     """Return the multinomial coefficient's logarithm, (N,), or 0 without multinomial columns."""
     if not is_sparse(x) or "multinomial" not in columns.kinds:
         return _laws.coefficient(columns, x)
-    start, _, value = parts_of(x)
-    length, value = torch.from_numpy(start).long().diff(), torch.from_numpy(value)
-    row = torch.arange(len(length)).repeat_interleave(length)
-    total, parts = value.new_zeros(2, len(length)).index_add(1, row, torch.stack([value, (value + 1).lgamma()]))
+    row, _, value = (torch.from_numpy(part) for part in cells_of(x))
+    total, parts = value.new_zeros(2, x.shape[0]).index_add(1, row, torch.stack([value, (value + 1).lgamma()]))
     return (total + 1).lgamma() - parts

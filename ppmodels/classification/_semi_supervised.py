@@ -8,6 +8,7 @@ from torch import Tensor
 from ppmodels.base import Data, Theta
 from ppmodels.classification._laws import one_hot
 from ppmodels.classification._rows import tables
+from ppmodels.classification._sparse import SparseTables, is_sparse
 from ppmodels.classification._tables import Tables
 
 
@@ -45,8 +46,8 @@ def random_memberships(model: Any, data: Data) -> Tensor:
     return known + (1 - known.sum(-1, keepdim=True)) * drawn / drawn.sum(-1, keepdim=True)
 
 
-def labelled(model: Any, data: Data) -> Tables:
-    """Return the sums of rows whose classes are all known.
+def labelled(model: Any, data: Data) -> Any:
+    """Return the sums of rows whose classes are all known: `Tables`, or `SparseTables` of sparse rows.
 
     Raises: ValueError that names the first row of unknown class: with one, the posterior is a mixture.
     """
@@ -54,7 +55,10 @@ def labelled(model: Any, data: Data) -> Tables:
     unknown = (y < 0).nonzero()
     if len(unknown):
         raise ValueError(f"the class of row {int(unknown[0])} is unknown; the exact posterior needs all, em does not")
-    return sums(model, one_hot(y, y.new_empty(model.classes, dtype=data.observed["x"].dtype)), data)
+    x = data.observed["x"]
+    if is_sparse(x):
+        return SparseTables.of(model._kinds, x, y, model.classes, data.given.get("weight"))
+    return sums(model, one_hot(y, y.new_empty(model.classes, dtype=x.dtype)), data)
 
 
 def total(rows: Tensor, data: Data) -> Tensor:

@@ -10,7 +10,7 @@ from ppmodels.base import Theta
 from ppmodels.classification import _conjugate, _predictive
 from ppmodels.classification._columns import Columns, check_labels
 from ppmodels.classification._scores import log_density
-from ppmodels.classification._sparse import SparseSums, is_sparse, sparse_log_density
+from ppmodels.classification._sparse import SparseTables, check_cells, is_sparse, sparse_log_density
 from ppmodels.classification._tables import Tables, empty, memberships, tables
 from ppmodels.classification.naive_bayes import NaiveBayes
 
@@ -45,9 +45,9 @@ class Classifier:
             raise ValueError(f"x has {x.shape[0]} rows and y has {len(y)}")
         weight = None if weight is None else torch.as_tensor(weight)
         if is_sparse(x):
-            pending = self._pending or SparseSums(self.columns, self.model.classes)
-            pending.add(x, y, weight)
-            self._pending = pending
+            check_cells(self.columns, x)
+            more = SparseTables.of(self.columns, x, y, self.model.classes, weight)
+            self._pending = more if self._pending is None else self._pending + more
             return self
         x = torch.as_tensor(x)
         self.columns.check(x)
@@ -93,5 +93,5 @@ class Classifier:
     def _all(self) -> Tables:
         """The sums, with what sparse rows added."""
         if self._pending is not None:
-            self.sums, self._pending = self.sums + self._pending.tables(), None
+            self.sums, self._pending = self.sums + self._pending.tables, None
         return self.sums

@@ -91,7 +91,7 @@ class NaiveBayes:
 
     @property
     def sparse(self) -> bool:
-        return set(self.columns) in ({"multinomial"}, {"bernoulli"})
+        return self._kinds.sparse
 
     @cached_property
     def _kinds(self) -> Columns:
