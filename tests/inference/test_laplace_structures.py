@@ -129,10 +129,10 @@ def test_it_is_surer_near_the_data_than_away_from_it():
     x = 2 * torch.rand(60, 1, generator=generator, dtype=F) - 1
     data = Data(60, {"x": x}, {"y": (3 * x[:, 0]).sin() + 0.1 * torch.randn(60, generator=generator, dtype=F)})
     model = BayesianNeuralNetwork(hidden=(15,), scale=(3.0, 1.0))
-    fit = laplace.fit(model, data, structure="ggn", num_samples=500)
+    fit = laplace.fit(model, data, structure="ggn", num_samples=500, num_restarts=1)
     seen = outcomes(fit, Data(2, {"x": torch.tensor([[0.0], [4.0]], dtype=F)}))
     assert float(seen.epistemic[1]) > 25 * float(seen.epistemic[0])
-    bent = laplace.fit(model, data, structure="ggn", num_samples=500, linearise=False)
+    bent = laplace.fit(model, data, structure="ggn", num_samples=500, num_restarts=1, linearise=False)
     assert float(log_predictive(fit).mean()) > float(log_predictive(bent).mean())
 
 
@@ -216,10 +216,10 @@ def test_what_a_structure_cannot_treat_is_named():
     x = torch.randn(8, 2, 4, dtype=F)
     data = Data(8, {"x": x}, {"y": torch.arange(8) % 4})
     with pytest.raises(Unsupported, match="layer 'first' is Conv1d, and kfac knows Linear"):
-        laplace.fit(model, data, structure="kfac", num_steps=20)
+        laplace.fit(model, data, structure="kfac", num_steps=20, num_restarts=1)
     heavy = BayesianNeuralNetwork(prior="student")
     with pytest.raises(Unsupported, match="Gaussian prior that all units of layer 'hidden' share"):
-        laplace.fit(heavy, simulate(heavy, 10)[0], structure="kfac", num_steps=20)
+        laplace.fit(heavy, simulate(heavy, 10)[0], structure="kfac", num_steps=20, num_restarts=1)
     line = LinearRegression()
     rows, _ = simulate(line, 10)
     with pytest.raises(Unsupported, match="looks into a network's layers"):
