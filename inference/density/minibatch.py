@@ -79,7 +79,7 @@ class Minibatches:
         data = rows_of(model, args, kwargs)
         size = _size(data.rows, batch_size) // processes.count()
         density = of_rows(program, data.batch(torch.arange(size, device=_device(data))), jacobian)
-        refuse_impossible_rows(program, data)
+        refuse_impossible_rows(program, data, size)
         whole = tensors_of((Data(data.rows, data.given, data.observed),), {})
         evaluate, executor, reason, cost = _evaluator(density, chains, own_rows)
         if executor == "graph" and compile:

@@ -11,18 +11,18 @@ from inference.density.inputs import no_validation
 from inference.density.program import SomeValue
 from ppmodels.base import Data
 
-ROWS = 10_000  # looked at together, where rows may lie on disk
+ROWS = 1000  # looked at together at least: a network's layers of all rows at once may not fit into memory
 
 
-def refuse_impossible_rows(program: Callable[..., Any], data: Data) -> None:
-    """Look at all rows, some at a time; no random number is used up.
+def refuse_impossible_rows(program: Callable[..., Any], data: Data, batch_size: int) -> None:
+    """Look at all rows, about a batch at a time; no random number is used up.
 
     Raises: ValueError naming site, row and value of the first that cannot be.
     """
-    here = len(next(iter(data.observed.values())))
+    here, size = len(next(iter(data.observed.values()))), max(batch_size, ROWS)
     with torch.random.fork_rng(devices=[]):
-        for start in range(0, here, ROWS):
-            index = torch.arange(start, min(here, start + ROWS), device=torch.get_default_device())
+        for start in range(0, here, size):
+            index = torch.arange(start, min(here, start + size), device=torch.get_default_device())
             refuse_impossible(program, (data.batch(index),), {}, start)
 
 
