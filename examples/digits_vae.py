@@ -56,7 +56,7 @@ def main(
     images([some, told.decode(told.encode(some))], shape, ["digit", "told"]).savefig(folder / "reconstructions.png")
     images(list(told.decode(torch.randn(4, 12, 2))), shape, title="draws").savefig(folder / "draws.png")
     walk = traverse(told.decode, torch.zeros(2), torch.linspace(-2.5, 2.5, 12))
-    names = ["latent 0", "latent 1", "0 to 1"]
+    names = ["latent 0", "latent 1", f"{int(labels[0])} to {int(labels[1])}"]
     between = interpolate(told.decode, codes[0], codes[1], 12)
     images([*walk, between], shape, names, "latents from -2.5 to 2.5; and a way").savefig(folder / "traversals.png")
     latent_map(codes, labels, f"posterior means of {len(x)} digits").savefig(folder / "map.png")
