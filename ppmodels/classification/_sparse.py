@@ -12,7 +12,7 @@ from torch import Tensor
 from ppmodels.base import Theta
 from ppmodels.classification._columns import Columns
 from ppmodels.classification._scores import TINY
-from ppmodels.classification._tables import Tables, empty
+from ppmodels.classification._tables import Moments, Tables
 
 
 def is_sparse(x: Any) -> bool:
@@ -43,11 +43,11 @@ def check_cells(columns: Columns, x: Any) -> None:
         raise ValueError("sparse rows need columns that are all multinomial, or all bernoulli")
     if x.shape[1] != len(columns.kinds):
         raise ValueError(f"x must be (rows, {len(columns.kinds)}); it is {tuple(x.shape)}")
-    row, column, value = cells_of(x)
+    value = cells_of(x)[2] if isinstance(x, Tensor) else x.tocsr().data
     binary = columns.kinds[0] == "bernoulli"
     wrong = ~((value == 1) | (value == 0)) if binary else ~((value >= 0) & (value < np.inf))
     if wrong.any():
-        place = int(wrong.argmax())
+        (row, column, _), place = cells_of(x), int(wrong.argmax())
         what = "0 or 1" if binary else "a count of 0 or more"
         raise ValueError(f"x is {value[place]} in row {row[place]}, column {column[place]}; it must be {what}")
 
@@ -103,12 +103,12 @@ class SparseTables:
     def tables(self) -> Tables:
         """The same, dense."""
         size = len(self.count), len(self.columns.kinds)
-        cells = torch.zeros(size, dtype=torch.float64)
+        if self.dense is None:
+            cells = torch.zeros(size, dtype=torch.float64)
+        else:
+            cells = (self.dense.words if self.columns.kinds[0] == "multinomial" else self.dense.ones).clone()
         for place, value in self.cells:
             np.add.at(cells.numpy().reshape(-1), place, value)
-        before = self.dense
-        if before is not None:
-            cells = cells + (before.words if self.columns.kinds[0] == "multinomial" else before.ones)
         return _tables(self.columns, self.count, cells, self.dtype)
 
 
@@ -131,7 +131,8 @@ def sparse_log_density(columns: Columns, theta: Theta, x: Any) -> Tensor:
 
 def _tables(columns: Columns, count: Tensor, cells: Tensor, dtype: torch.dtype) -> Tables:
     """Rows (C,) and cells (C, V) as the sums of dense rows."""
-    sums = empty(columns, len(count), dtype)
+    none = count.new_zeros(len(count), 0)
+    moments = Moments(none, none, none)
     if columns.kinds[0] == "multinomial":
-        return Tables(count, sums.ones, sums.seen, cells, sums.moments, {}, dtype)
-    return Tables(count, cells, count[:, None].expand_as(cells), sums.words, sums.moments, {}, dtype)
+        return Tables(count, none, none, cells, moments, {}, dtype)
+    return Tables(count, cells, count[:, None].expand_as(cells), none, moments, {}, dtype)

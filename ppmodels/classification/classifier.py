@@ -28,11 +28,8 @@ class Classifier:
     sums: Tables = field(init=False)
 
     def __post_init__(self) -> None:
+        self.columns: Columns = self.model._kinds
         self.sums, self._pending = empty(self.columns, self.model.classes, torch.float64), None
-
-    @property
-    def columns(self) -> Columns:
-        return Columns(self.model.columns, self.model.levels)
 
     def learn(self, x: Any, y: Any, weight: Any = None) -> "Classifier":
         """Add rows x (N, D) of classes y (N,), each as often as its weight says.
