@@ -53,14 +53,10 @@ def compare(only: str = "", out: Path | None = None) -> None:
     torch.set_num_threads(1)
     with recorded(out, "torch", "pyro-ppl", "laplace-torch"):
         if only in ("", "likelihood"):
-            title = (
-                f"Laplace on diabetes, 10-50-1; prior and noise by the evidence; means of {SPLITS} splits, 44 test rows"
-                "\neach after one run that is not counted"
-            )
+            title = f"Laplace on diabetes, 10-50-1; prior and noise by the evidence; {SPLITS} splits, each once warm"
             _table(title, _likelihood(), ("test log likelihood", "each split", "s, all of it"))
         if only in ("", "curvature"):
-            title = "Curvature, factor and evidence at one trained network, 398 rows"
-            _table(title, _curvature(), ("ms", "ratio"))
+            _table("Curvature, factor and evidence at one network, 398 rows", _curvature(), ("ms", "ratio"))
         if only in ("", "memory"):
             _table(f"Diagonal Laplace, 64-50-{MANY}, 500 rows", _memory(), ("MB", "s"))
 
@@ -93,21 +89,19 @@ class Rows:
 def _likelihood() -> list[tuple[str, ...]]:
     """Test log likelihood of both libraries' Gauss-Newton posteriors, prior and noise tuned by the evidence."""
     ways: dict[str, Callable[[Rows], float]] = {}
-    for held in (True, False):
-        when = "after" if held else "while"
+    for held, when in ((True, "after"), (False, "while")):
         ways |= {f"ours {when} training, {s}": partial(_ours, structure=s, post_hoc=held) for s in STRUCTURES}
     if importlib.util.find_spec("laplace"):
-        ways |= {
-            f"laplace-torch after training, {s}": partial(_after_training, structure=s) for s in STRUCTURES.values()
-        }
+        peer = "laplace-torch after training"
+        ways |= {f"{peer}, {s}": partial(_after_training, structure=s) for s in STRUCTURES.values()}
         ways["laplace-torch while training, kron"] = _while_training
     rows, splits = [], [Rows.of(seed) for seed in range(SPLITS)]
     for name, way in ways.items():
         way(splits[0])  # what a process loads once is not counted, of either
         found = [timed(partial(way, split)) for split in splits]
-        scores, seconds = [score for _, score in found], statistics.fmean(s for s, _ in found)
-        each = " ".join(f"{score:.3f}" for score in scores)
-        rows.append((name, f"{statistics.fmean(scores):.3f}", each, f"{seconds:.2f}"))
+        seconds, scores = (list(each) for each in zip(*found, strict=True))
+        told = " ".join(f"{score:.3f}" for score in scores)
+        rows.append((name, f"{statistics.fmean(scores):.3f}", told, f"{statistics.fmean(seconds):.2f}"))
     return rows
 
 
@@ -185,7 +179,6 @@ def _curvature() -> list[tuple[str, ...]]:
     model = BayesianNeuralNetwork(features=10, hidden=(50,), noise=0.7)
     weights = dict(zip((n for n, _ in model.module.named_parameters()), network.parameters(), strict=True))
     data = Data(len(rows.x), {"x": rows.x}, {"y": rows.y})
-
     with fresh(model, (data,)):
         density = Density.of(conditioned(model), (data,), {})
     x = density.unconstrain({name: value.detach() for name, value in weights.items()})
@@ -219,8 +212,7 @@ def _memory() -> list[tuple[str, ...]]:
         if who == "laplace-torch" and not importlib.util.find_spec("laplace"):
             continue
         words = [sys.executable, "-W", "ignore", "-c", f"from benchmarks.laplace import _diagonal; _diagonal({who!r})"]
-        found = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-        rows.append((who, found[0], found[1]))
+        rows.append((who, *subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[:2]))
     base = float(rows[0][1])
     return [(name, f"{float(peak) - base:.0f}", seconds) for name, peak, seconds in rows[1:]]
 
