@@ -1,6 +1,7 @@
 """Trials of values, which of them were seen, and their sums, which a fit takes once."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,6 +30,13 @@ class Sums:
             return cls(origin, apart.sum(1), apart.square().sum(1), torch.full_like(y[:1, 0], y.shape[1]))
         return cls(origin, apart.nansum(1), apart.square().nansum(1), (~y.isnan()).sum(1).to(y))
 
+    @cached_property
+    def together(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Squares and counts of all trials, and each neuron's variance, (N,) each."""
+        count = (self.count * (len(self.total) / len(self.count))).sum(0)
+        square = self.square.sum(0)
+        return square, count, square / count - (self.total.sum(0) / count).square()
+
     def misfit(self, offset: Tensor, noise: Tensor) -> Tensor:
         """Return each trial's squares of y - offset over the noise's variances, (R,)."""
         away = offset - self.origin
@@ -53,7 +61,8 @@ class Readings:
         """Read y, of which EM asks at every step; its sums are kept as long as it lives unchanged."""
         key = 0 if y.is_inference() else y._version, gaps  # what inference mode made does not count its changes
         if y not in _KEPT or _KEPT[y][0] != key:
-            _KEPT[y] = key, Sums.of(y, gaps)
+            with torch.inference_mode(False):  # they outlast the step that asks first
+                _KEPT[y] = key, Sums.of(y, gaps)
         return cls._with(y, gaps, _KEPT[y][1])
 
     @classmethod

@@ -16,13 +16,15 @@ FLOOR = 1e-6  # least noise variance, as a share of the neurons' mean variance
 class ReadoutMoments:
     """Sums over trials and bins, of the path with a one behind it, z~ = (z, 1), and of y less an origin.
 
-    square (N or 1, P + 1, P + 1): of z~ z~'. product (N, P + 1): of y z~. total (N,): of y^2. count (N,). origin (N,).
+    square (N or 1, P + 1, P + 1): of z~ z~'. product (N, P + 1): of y z~. total (N,): of y^2. count, variance, origin
+    (N,): bins, and the values' own variance.
     """
 
     square: Tensor
     product: Tensor
     total: Tensor
     count: Tensor
+    variance: Tensor
     origin: Tensor
 
     @classmethod
@@ -37,15 +39,16 @@ class ReadoutMoments:
             square = (readings.seen.to(values).flatten(0, 1).mT @ each).unflatten(-1, (design.shape[1],) * 2)
         product = (design.mT @ values).mT - sums.origin[:, None] * square[..., -1]
         square = square + torch.nn.functional.pad(spread, (0, 1, 0, 1))
-        count = sums.count.sum(0) * (len(mean) / len(sums.count))
-        return cls(square, product, sums.square.sum(0), count, sums.origin)
+        return cls(square, product, *sums.together, sums.origin)
 
     def maximise(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return C, d and the noise's variances of the highest expected log likelihood."""
-        weights = torch.linalg.solve(self.square, self.product[..., None])[..., 0]  # (N, P + 1)
+        if len(self.square) == 1:  # one matrix for all neurons
+            weights = torch.linalg.solve(self.square[0], self.product.mT).mT  # (N, P + 1)
+        else:
+            weights = torch.linalg.solve(self.square, self.product[..., None])[..., 0]
         misfit = (self.total - (weights * self.product).sum(-1)) / self.count
-        variance = self.total / self.count - (self.product[:, -1] / self.count).square()
-        return weights[:, :-1], self.origin + weights[:, -1], misfit.clamp_min(FLOOR * variance.mean())
+        return weights[:, :-1], self.origin + weights[:, -1], misfit.clamp_min(FLOOR * self.variance.mean())
 
     def expected_log_prob(self, system: Any) -> Tensor:
         """Return E log p(y | path), (), of a readout by loading (N, P), offset (N,) and noise variances (N,)."""

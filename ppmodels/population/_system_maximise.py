@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ppmodels.base import Theta
-from ppmodels.population._readings import activity
+from ppmodels.population._readings import Readings, activity
 from ppmodels.population._readout_moments import ReadoutMoments, spread_seen
-from ppmodels.population._smoothing import PathPosterior
+from ppmodels.population._smoothing import PathPosterior, smooth
+from ppmodels.population._unrecorded import unrecorded
 from ppmodels.population.block_toeplitz import BlockToeplitz, Spread
 from ppmodels.population.kalman import Smoothed
 from ppmodels.population.linear_system import LinearSystem
@@ -26,10 +27,10 @@ class PathMoments:
     ahead: Tensor
     across: Tensor
     behind: Tensor
-    steps: Tensor
+    steps: Tensor | int
     first: Tensor
     first_square: Tensor
-    trials: Tensor
+    trials: Tensor | int
 
     @classmethod
     def of(cls, path: Smoothed, active: Tensor | None = None) -> "PathMoments":
@@ -61,8 +62,8 @@ class PathMoments:
         first, last = mean[:, 0], mean[:, -1]
         start = first.mT @ first + spread.first
         across = _products(mean[:, 1:], mean[:, :-1]) + spread.step
-        number, steps = mean.new_tensor([trials, trials * (bins - 1)])
-        return cls(whole - start, across, whole - last.mT @ last - spread.last, steps, first.sum(0), start, number)
+        behind = whole - last.mT @ last - spread.last
+        return cls(whole - start, across, behind, trials * (bins - 1), first.sum(0), start, trials)
 
     def expected_log_prob(self, system: LinearSystem) -> Tensor:
         """Return E log p(path), ()."""
@@ -100,7 +101,7 @@ class Expected:
         mean, readings, blocks = found.mean, found.readings, found.precision.blocks
         each = 0.5 * mean.shape[-1] * (1 + math.log(2 * math.pi))  # of a bin's entropy
         if isinstance(blocks, BlockToeplitz):
-            spread = blocks.spread().times(len(mean))
+            spread = blocks.spread(len(mean))
             readout = ReadoutMoments.of(mean, readings, spread.whole[None])
             moments = PathMoments.of_all(mean, spread, readout.square[0, :-1, :-1])
             return cls(theta, moments, readout, each * mean.shape[0] * mean.shape[1] - 0.5 * len(mean) * blocks.log_det)
@@ -110,12 +111,24 @@ class Expected:
         return cls(theta, PathMoments.of(path, active), readout, each * active.sum() - 0.5 * blocks.log_det.sum())
 
 
+@unrecorded
+def expect(system: LinearSystem, readings: Readings, theta: Theta) -> tuple[Expected, Tensor]:
+    """Return the E step: q of the paths, and log p(y) of all trials, ()."""
+    found = smooth(system, readings)
+    return Expected.of(theta, found), found.log_likelihood.sum()
+
+
+def maximise(q: Expected, initial: str) -> LinearSystem:
+    """Return the M step: the system of the highest expected log density, in any coordinates."""
+    return LinearSystem(*q.path.maximise(initial), *q.readout.maximise())
+
+
 def _products(one: Tensor, other: Tensor) -> Tensor:
     """The sum over trials and bins of one other', of (R, n, P) each; (P, P)."""
     return one.flatten(0, 1).mT @ other.flatten(0, 1)
 
 
-def _gaussian(square: Tensor, cov: Tensor, count: Tensor) -> Tensor:
+def _gaussian(square: Tensor, cov: Tensor, count: Tensor | int) -> Tensor:
     """E log N summed over `count` deviations whose squares sum to `square`."""
     root = torch.linalg.cholesky(cov)
     size = 2 * root.diagonal().log().sum() + len(cov) * math.log(2 * math.pi)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ppmodels.population._positive import cholesky
 from ppmodels.population.block_tridiagonal import DENSE, NAMES, BlockTridiagonal, dense
@@ -22,10 +21,6 @@ class Spread:
     step: Tensor
     first: Tensor
     last: Tensor
-
-    def times(self, number: int) -> "Spread":
-        """Return what so many trials have in all."""
-        return Spread(self.whole * number, self.step * number, self.first * number, self.last * number)
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,8 @@ class BlockToeplitz:
         pushed = pushed.unflatten(0, body.shape[:2])
         between = torch.cat([body[:, :, 0], right_side[:, bins:]], 1)
         behind = between.shape[1] - self.stretches
-        taken = pad(pushed[..., :size], (0, 0, 0, behind)) + pad(pushed[..., size:], (0, 0, 1, behind - 1))
+        none = between.new_zeros(len(between), behind, size)
+        taken = torch.cat([pushed[..., :size], none], 1) + torch.cat([none[:, :1], pushed[..., size:], none[:, 1:]], 1)
         between = self._rest(between - taken)
         sides = torch.cat([between[:, : self.stretches], between[:, 1 : self.stretches + 1]], -1)  # (R, G, 2 P)
         within = torch.addmm(within, sides.flatten(0, 1), self.ends.mT, alpha=-1)
@@ -105,17 +101,17 @@ class BlockToeplitz:
         step_body = torch.cat([to_left[:, None], steps, to_right[:, None]], 1).flatten(0, 1)
         return torch.cat([own_body, own[groups:]]), torch.cat([step_body, step[groups:]])
 
-    def spread(self) -> Spread:
-        """Return the sums of what `covariance` returns; as stretches are alike, at the cost of one of them."""
-        own, step = self.rest.covariance()
+    def spread(self, trials: int = 1) -> Spread:
+        """Return the sums of what `covariance` returns, over so many trials; all stretches at the cost of one."""
+        own, step = (trials * part for part in self.rest.covariance())
         if self.inverse is None or self.ends is None:
             return Spread(own.sum(0), step.sum(0), own[0], own[-1])
-        groups = self.stretches
+        groups, number = self.stretches, trials * self.stretches
         ends = self.ends.unflatten(0, (-1, self.rest.size))
         sums = (part.sum(0) for part in (own[:groups], own[1 : groups + 1], step[:groups]))
         with_sides, to_left, to_right = self._with_sides(*sums)
-        within = groups * self._blocks(0) - with_sides @ ends.mT
-        steps = groups * self._blocks(-1) - with_sides[1:] @ ends[:-1].mT
+        within = number * self._blocks(0) - with_sides @ ends.mT
+        steps = number * self._blocks(-1) - with_sides[1:] @ ends[:-1].mT
         whole = own.sum(0) + within.sum(0)
         return Spread(whole, step[groups:].sum(0) + to_left + steps.sum(0) + to_right, own[0], own[-1])
 

@@ -15,11 +15,10 @@ from ppmodels.population._checks import check_positive, check_values, describe
 from ppmodels.population._linear_gaussian import LinearGaussian
 from ppmodels.population._readings import Readings
 from ppmodels.population._smoothing import smooth
-from ppmodels.population._system_maximise import Expected
+from ppmodels.population._system_maximise import Expected, expect, maximise
 from ppmodels.population._system_sites import check_system, sample_system, system_of, system_priors, theta_of
 from ppmodels.population._system_start import start
 from ppmodels.population.kalman import Smoothed
-from ppmodels.population.linear_system import LinearSystem
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,12 @@ class GaussianStateSpace:
         return theta_of(self, start(data.observed["y"], self.latents, self.initial))
 
     def e_step(self, theta: Theta, data: Data) -> tuple[Expected, Tensor]:
-        found = smooth(system_of(self, theta), Readings.kept(data.observed["y"], self.gaps))
-        return Expected.of(theta, found), found.log_likelihood.sum()
+        return expect(system_of(self, theta), Readings.kept(data.observed["y"], self.gaps), theta)
 
     def m_step(self, q: Expected, data: Data, prior: bool) -> Theta:
         if prior:
             return ascend(lambda theta: self._expected(q, theta), q.theta, self._priors())
-        a, innovation, mean, cov = q.path.maximise(self.initial)
-        return theta_of(self, LinearSystem(a, innovation, mean, cov, *q.readout.maximise()))
+        return theta_of(self, maximise(q, self.initial))
 
     def bound(self, q: Expected, theta: Theta, data: Data) -> Tensor:
         return self._expected(q, theta) + q.entropy
