@@ -46,18 +46,18 @@ class Scores(NamedTuple):
     """Against the columns of a block, (n, C, B), and against the last rows of the table, (n, B, S)."""
 
     own: Tensor
-    common: Tensor
+    shared: Tensor
 
 
 class Objective(Protocol):
     """A way to compare a word with others.
 
-    block: words that share their columns. common: S. inward: skip-gram as its authors' program reads it, where the
+    block: words that share their columns. shared: S. inward: skip-gram as its authors' program reads it, where the
     neighbours predict the word in the middle (by symmetry the pairs are as many); the last target is then no word.
     """
 
     block: int
-    common: int
+    shared: int
     inward: bool
 
     def share(self, words: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class Sampled:
     device: str = "cpu"
     drawn: int = 16
     block: int = 16
-    common: int = 0
+    shared: int = 0
     inward: bool = False
 
     def __post_init__(self) -> None:
@@ -140,16 +140,16 @@ class Hierarchical:
 
     tree: Tree
     block: int = 8
-    common: int = 32
+    shared: int = 32
     inward: bool = True  # ways of the few words in the middle, not of all around them
 
     def __post_init__(self) -> None:
         """Split the words' ways in two: turns at heavy nodes, as a table, and the other nodes, in a row."""
         words, (path, turn) = len(self.tree.path), (self.tree.path, self.tree.turn)
-        self.common = min(self.common, words - 1)
-        light = words - 1 - self.common  # nodes from here on are heavy
+        self.shared = min(self.shared, words - 1)
+        light = words - 1 - self.shared  # nodes from here on are heavy
         heavy, there = (path >= light) & self.tree.on_path, self.tree.on_path & (path < light)
-        visits = path.new_zeros(words, self.common, dtype=torch.float32)
+        visits = path.new_zeros(words, self.shared, dtype=torch.float32)
         left = visits.clone()
         word = heavy.nonzero()[:, 0]
         visits[word, path[heavy] - light] = 1
@@ -181,13 +181,13 @@ class Hierarchical:
         (visits, turn), own = self._light(columns, positive), scores.own.sigmoid_()
         torch.sub(turn, own, out=own).mul_(visits)
         left, visits = self._heavy(targets, positive)
-        return Scores(own, torch.addcmul(left, visits, scores.common.sigmoid_(), value=-1))
+        return Scores(own, torch.addcmul(left, visits, scores.shared.sigmoid_(), value=-1))
 
     def loss(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Tensor:
         visits, turn = self._light(columns, positive)
         left, heavy = self._heavy(targets, positive)
-        common = softplus(-scores.common) * left + softplus(scores.common) * (heavy - left)
-        return (softplus((1 - 2 * turn) * scores.own) * visits).sum() + common.sum()
+        shared = softplus(-scores.shared) * left + softplus(scores.shared) * (heavy - left)
+        return (softplus((1 - 2 * turn) * scores.own) * visits).sum() + shared.sum()
 
     def _light(self, columns: Columns, positive: Tensor) -> tuple[Tensor, Tensor]:
         """Whether a row predicts the target that a column is of, (n, C, B), and turns left there, (n, C, 1)."""
@@ -207,7 +207,7 @@ class Hierarchical:
 class Softmax:
     """The sum over all words itself; every row is scored against every word. For small vocabularies."""
 
-    common: int
+    shared: int
     block: int = 32
     inward: bool = False
 
@@ -218,13 +218,13 @@ class Softmax:
         return Columns(targets[:, :0])
 
     def slope(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Scores:
-        expected = scores.common.softmax(-1).mul_(-positive.sum(1)[..., None])
+        expected = scores.shared.softmax(-1).mul_(-positive.sum(1)[..., None])
         chosen = positive.mT  # (n, B, H)
         return Scores(scores.own, expected.scatter_add_(-1, targets[:, None].expand_as(chosen), chosen))
 
     def loss(self, scores: Scores, columns: Columns, targets: Tensor, positive: Tensor) -> Tensor:
         chosen = positive.mT
-        logs = scores.common.log_softmax(-1).gather(-1, targets[:, None].expand_as(chosen))
+        logs = scores.shared.log_softmax(-1).gather(-1, targets[:, None].expand_as(chosen))
         return -(logs * chosen).sum()
 
 

@@ -45,10 +45,10 @@ class Plan:
         """Shorten the steps of what stands in a step many times, so that their sum does not overshoot."""
         share = self.keep * counts / (self.keep * counts).sum()
         output = self.objective.share(share)
-        rest, common = output.tensor_split([len(output) - self.objective.common])
+        rest, shared = output.tensor_split([len(output) - self.objective.shared])
         self.damping = self._damping(share), self._damping(rest, len(output))
         layer = min(1.0, AT_ONCE / self.batch_size)  # every word of a step comes by it
-        self.damping_of_all = Damping(self._damping(common), layer)
+        self.damping_of_all = Damping(self._damping(shared), layer)
 
     def _damping(self, share: Tensor, rows: int = 0) -> Tensor | None:
         """By which rows that are so large a part of all are damped, 1 for further ones; None where by nothing."""

@@ -91,7 +91,7 @@ class Prediction(NamedTuple):
 class Damping(NamedTuple):
     """By which the steps of u's last S rows, (S,), and of a layer, are shortened."""
 
-    common: Tensor | None = None
+    shared: Tensor | None = None
     layer: float = 1.0
 
 
@@ -112,10 +112,10 @@ def ascend(
     """
     scratch, targets, positive, columns = scratch or Scratch(), batch.targets, batch.positive, batch.columns
     mean, theirs = batch.predicting(v, scratch), scratch.gather("columns", u, columns.rows)
-    common, layer = u[len(u) - objective.common :], v[len(v) - v.shape[1] - 1 :]
+    shared, layer = u[len(u) - objective.shared :], v[len(v) - v.shape[1] - 1 :]
     hidden = forward(mean, layer) if layered else mean
     own = scratch.product("own", theirs, hidden.mT)  # (n, C, B): a window is a band of it
-    scores = Scores(own, hidden @ common.mT)
+    scores = Scores(own, hidden @ shared.mT)
     loss = float("nan")
     if told and positive.any():
         loss = float(objective.loss(scores, columns, targets, positive) / positive.sum())
@@ -123,11 +123,11 @@ def ascend(
     by_hidden = scratch.product("by hidden", slope.own.mT, theirs)
     slope.own.mul_(_steps(lr, batch.damping[1]))  # cheaper than the steps of whole rows
     by_u = scratch.product("by columns", slope.own, hidden)
-    if len(common):
-        flat = slope.common.flatten(0, 1)
-        by_hidden.flatten(0, 1).addmm_(flat, common)
+    if len(shared):
+        flat = slope.shared.flatten(0, 1)
+        by_hidden.flatten(0, 1).addmm_(flat, shared)
         step = flat.mT @ hidden.flatten(0, 1)  # (S, d)
-        common.add_(step if damping.common is None else step.mul_(damping.common[:, None]), alpha=lr)
+        shared.add_(step if damping.shared is None else step.mul_(damping.shared[:, None]), alpha=lr)
     if layered:
         by_hidden, by_layer = backward(mean, hidden, by_hidden, layer)
         layer.add_(by_layer, alpha=lr * damping.layer)

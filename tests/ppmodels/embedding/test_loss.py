@@ -54,7 +54,7 @@ NOISE = normal(9).softmax(-1)
 OBJECTIVES = {
     "negative": Sampled(NOISE, False, 3, drawn=5),
     "nce": Sampled(NOISE, True, 3, drawn=5),
-    "hierarchical": Hierarchical(huffman(torch.tensor([40, 20, 11, 9, 5, 4, 3, 2, 1])), common=3),
+    "hierarchical": Hierarchical(huffman(torch.tensor([40, 20, 11, 9, 5, 4, 3, 2, 1])), shared=3),
     "softmax": Softmax(9),
 }
 
