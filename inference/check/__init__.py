@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
@@ -101,7 +102,8 @@ def summary(
     tree = xr.DataTree.from_dict({"posterior": _posterior(fit)})
     names = [var_names] if isinstance(var_names, str) else var_names
     options: dict[str, Any] = {"ci_prob": ci_prob, "ci_kind": ci_kind, "var_names": names}
-    found = arviz_summary(tree, round_to=cast(int, "none") if round_to is None else round_to, **options)
+    with np.errstate(invalid="ignore"):  # an element that never varies, as L[0, 0] of a Cholesky factor, has no R-hat
+        found = arviz_summary(tree, round_to=cast(int, "none") if round_to is None else round_to, **options)
     return cast(pd.DataFrame, found)
 
 

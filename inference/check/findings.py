@@ -53,16 +53,11 @@ def mixing(posterior: xr.Dataset) -> Iterator[Finding]:
     """
     if posterior.sizes["draw"] < 4:
         return
-    chains, every = posterior.sizes["chain"], {}
-    if chains > 1:
-        every = rhat(posterior)
-    table = every
-    if chains > MANY:
-        size = chains // 8
-        grouped = posterior.isel(chain=slice(0, 8 * size))
-        groups = np.repeat(np.arange(8), size)
-        table = rhat_nested(grouped, superchain_ids=groups)
-    bulk, tail = ess(posterior, method="bulk"), ess(posterior, method="tail")
+    chains = posterior.sizes["chain"]
+    with np.errstate(invalid="ignore"):  # an element that never varies has no R-hat
+        every = rhat(posterior) if chains > 1 else {}
+        table = every if chains <= MANY else _nested(posterior)
+        bulk, tail = ess(posterior, method="bulk"), ess(posterior, method="tail")
     for name in posterior.data_vars:
         values = posterior[name]
         if chains > 1 and (found := _stuck(values, every[name])):
@@ -76,6 +71,12 @@ def mixing(posterior: xr.Dataset) -> Iterator[Finding]:
                 factor = math.ceil(400 / max(number, 1.0))
                 sentence = f"{kind} ESS {number:.0f} is below 400: sample {factor} times as long"
                 yield Finding("error" if number < 100 else "warning", place, number, sentence)
+
+
+def _nested(posterior: xr.Dataset) -> xr.Dataset:
+    """R-hat of eight groups of chains."""
+    size = posterior.sizes["chain"] // 8
+    return rhat_nested(posterior.isel(chain=slice(0, 8 * size)), superchain_ids=np.repeat(np.arange(8), size))
 
 
 def heights(fit: Fit) -> Iterator[Finding]:

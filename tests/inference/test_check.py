@@ -225,6 +225,21 @@ def test_summary_is_arviz_s_table():
     assert {"ess_bulk", "ess_tail", "r_hat"} <= set(found.columns)
 
 
+def test_elements_that_never_vary_are_no_finding():
+    """As the zeros of a Cholesky factor."""
+
+    def correlated():
+        pyro.sample("factor", dist.LKJCholesky(2, torch.tensor(2.0, dtype=torch.float64)))
+
+    draws = dist.LKJCholesky(2, torch.tensor(2.0, dtype=torch.float64)).sample((4, 500))
+    fit = Fit(correlated, (), {}, "mcmc", {"factor": draws}, stats={"energy": torch.randn(4, 500).double()})
+    assert fit.diagnose().ok, fit.diagnose()
+    table = fit.summary()
+    assert math.isnan(table["r_hat"]["factor[0, 1]"])
+    assert table["sd"]["factor[0, 1]"] == 0
+    assert abs(table["r_hat"]["factor[1, 0]"] - 1) < 0.01
+
+
 def test_a_table_sets_answers_side_by_side():
     fits = [
         of(exact_draws(Y, (4, 500)), info={"seconds": 2.0}),
