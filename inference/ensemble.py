@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from inference.base import Fit, Unsupported, fresh
-from inference.density.minibatch import Minibatches, rows_of
+from inference.density.minibatch import Minibatches
 from inference.density.prior import from_prior
+from inference.density.some_rows import rows_of
 from inference.training import Checkpoint, Plateau, Training
 from inference.training.given import with_gradient
 from inference.training.looks import Looks

@@ -8,8 +8,8 @@ from rich.progress import Progress
 
 from inference.base import Fit, Unsupported, fresh, joint
 from inference.density import Density
-from inference.density.minibatch import of_rows
 from inference.density.rows import likelihood, weighed
+from inference.density.some_rows import of_rows
 from inference.optimum import own_way
 from inference.optimum import summit as summit
 from inference.training.pieces import Pieces

@@ -18,17 +18,20 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from inference.base import Unsupported, check_data, joint
+from inference.base import joint
 from inference.density import Batched, Density
 from inference.density.compiler import compile_graph, worth_compiling
 from inference.density.executor import chains_innermost, close, loop, one_line
 from inference.density.graph import Graph, batch, trace
 from inference.density.inputs import tensors_of
+from inference.density.some_rows import of_rows, rows_of
 from inference.density.support import refuse_impossible_rows
 from inference.training import processes
-from ppmodels.base import Data, Model
+from ppmodels.base import Data
 
 log = logging.getLogger("inference")
+
+MANY = 16  # batches that are looked at one after the other for the density of all rows
 
 ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -98,7 +101,12 @@ class Minibatches:
         """Return log p, (C,), and its gradient, (C, dim), of all rows."""
         if self.batch_size is None:
             return self(None, x)
-        return self._everything().once(x)
+        rows, device = len(self.whole[0]), self.whole[0].device
+        if rows % self.batch_size or rows > MANY * self.batch_size:
+            return self._everything().once(x)
+        epoch = torch.arange(rows, device=device).split(self.batch_size)  # its mean is exact: no second graph is needed
+        parts = [self(index.expand(self.chains, -1) if self.own_rows else index, x) for index in epoch]
+        return torch.stack([value for value, _ in parts]).mean(0), torch.stack([grad for _, grad in parts]).mean(0)
 
     def fuse(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return step(index, *tensors) = function(value_and_grad, *tensors), compiled where that was chosen.
@@ -169,17 +177,6 @@ class Minibatches:
         return plain
 
 
-def rows_of(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Data:
-    """Return the data whose rows can be taken apart.
-
-    Raises: Unsupported for a plain program.
-    """
-    check_data(model, args, kwargs)
-    if not isinstance(model, Model):
-        raise Unsupported("batch_size takes rows of a `Data`; a plain program is fitted to all its rows at once")
-    return args[0]
-
-
 def _alone(density: ValueAndGrad, x: Tensor) -> tuple[Tensor, Tensor]:
     return density(x)
 
@@ -200,20 +197,6 @@ def _rows(whole: list[Tensor], index: Tensor) -> list[Tensor]:
 
 def _device(data: Data) -> torch.device:
     return next(iter({**data.given, **data.observed}.values())).device
-
-
-def of_rows(program: Any, data: Data, jacobian: bool) -> Density:
-    """The density of some rows; Unsupported where there is none."""
-    try:
-        density = Density.of(program, (data,), {}, jacobian=jacobian)
-    except ValueError as error:
-        if "minibatch" not in str(error):
-            raise
-        raise Unsupported(str(error).splitlines()[0]) from None  # what a model says whose rows hang together
-    for site in density.layout.sites:
-        if "rows" in site.dims:
-            raise Unsupported(f"site {site.name!r} has a value a row, so all rows are needed at once")
-    return density
 
 
 def _evaluator(density: Density, chains: int, own_rows: bool) -> tuple[Callable[..., Any], str, str, tuple[int, int]]:

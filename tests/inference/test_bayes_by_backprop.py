@@ -56,9 +56,21 @@ def test_minibatches_are_unbiased():
         target = Minibatches.of(model, (data,), {}, chains=2, batch_size=6, compile=False)
         x = torch.randn(2, target.density.dim)
         parts = [target(index, x) for index in torch.randperm(24).split(6)]
-        value, grad = target.everything(x)
+        value, grad = Minibatches.of(model, (data,), {}, chains=2, batch_size=None, compile=False)(None, x)
         assert torch.allclose(torch.stack([v for v, _ in parts]).mean(0), value)
         assert torch.allclose(torch.stack([g for _, g in parts]).mean(0), grad)
+
+
+@pytest.mark.parametrize(("rows", "own_rows"), [(24, False), (24, True), (23, False)])
+def test_all_rows_are_told_from_batches_that_divide_them_or_not(rows, own_rows):
+    model = BayesianNeuralNetwork(hidden=(3,), noise=0.5)
+    data, _ = simulate(model, rows, seed=0)
+    with fresh(model, (data,)):
+        target = Minibatches.of(model, (data,), {}, chains=2, batch_size=6, own_rows=own_rows, compile=False)
+        whole = Minibatches.of(model, (data,), {}, chains=2, batch_size=None, compile=False)
+        x = torch.randn(2, target.density.dim)
+        for told, known in zip(target.everything(x), whole(None, x), strict=True):
+            assert torch.allclose(told, known)
 
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
