@@ -50,6 +50,12 @@ def test_calls_in_tables_are_of_options_that_exist():
         assert {option.arg for option in call.keywords} <= set(inspect.signature(fit).parameters), ast.unparse(call)
 
 
+def test_every_example_is_listed_with_its_question():
+    listed = dict(re.findall(r"^\| `(\w+\.py)` \| (.*?) \|", (ROOT / "examples/README.md").read_text("utf-8"), re.M))
+    scripts = {path.name: path.read_text("utf-8") for path in (ROOT / "examples").glob("*.py")}
+    assert listed == {name: re.search(r"^# # (.*)$", text, re.M)[1] for name, text in scripts.items()}
+
+
 def test_pictures_and_links_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target
