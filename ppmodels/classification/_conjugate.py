@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ppmodels.base import Theta
-from ppmodels.classification._tables import Moments, Tables
+from ppmodels.base.moments import Moments
+from ppmodels.classification._tables import Tables
 
 
 class NormalGamma(NamedTuple):

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppmodels.base.moments import Moments
 from ppmodels.classification._columns import Columns
 from ppmodels.classification._conjugate import mean_of, normal_gamma
 from ppmodels.classification._scores import log_density
-from ppmodels.classification._tables import Moments, Tables
+from ppmodels.classification._tables import Tables
 
 CHUNK = 2**18  # numbers of the largest temporary
 

@@ -10,9 +10,10 @@ from scipy import sparse
 from torch import Tensor
 
 from ppmodels.base import Theta
+from ppmodels.base.moments import Moments
 from ppmodels.classification._columns import Columns
 from ppmodels.classification._scores import TINY
-from ppmodels.classification._tables import Moments, Tables
+from ppmodels.classification._tables import Tables
 
 
 def is_sparse(x: Any) -> bool:

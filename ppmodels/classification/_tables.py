@@ -6,30 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ppmodels.base.moments import Moments
 from ppmodels.classification._columns import Columns, Kind
 
 SUMS = ("count", "ones", "seen", "words", "moments")
 CHUNK = 2**18  # numbers of the largest temporary
-
-
-@dataclass(frozen=True)
-class Moments:
-    """How many values (C, G), their mean and scatter about it, of real columns by class.
-
-    Source: Chan, Golub and LeVeque (1983), American Statistician 37, equations 2.1.
-    """
-
-    count: Tensor
-    mean: Tensor
-    scatter: Tensor
-
-    def __add__(self, other: "Moments") -> "Moments":
-        count, gap = self.count + other.count, other.mean - self.mean
-        share = torch.where(count > 0, other.count / count, 0.0)
-        return Moments(count, self.mean + share * gap, self.scatter + other.scatter + self.count * share * gap.square())
-
-    def __mul__(self, factor: float) -> "Moments":
-        return Moments(self.count * factor, self.mean, self.scatter * factor)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppmodels.base import Data, Theta
-from ppmodels.parametric._moments import Moments
+from ppmodels.base.moments import Moments
 
 Law = Literal["poisson", "exponential", "bernoulli", "normal"]
 
@@ -65,7 +65,7 @@ class ConjugateFamily:
         """Return log p(y), ()."""
         y, sums = data.observed["y"].double(), self.sums(data)
         a, b, _, kappa = self._updated(sums)
-        rows, prior = sums.rows, torch.tensor([self.shape, self.rate], dtype=torch.float64)
+        rows, prior = sums.count, torch.tensor([self.shape, self.rate], dtype=torch.float64)
         if self.law == "bernoulli":
             return (a.lgamma() + b.lgamma() - (a + b).lgamma()) - (prior.lgamma().sum() - prior.sum().lgamma())
         gain = a.lgamma() - a * b.log() - prior[0].lgamma() + prior[0] * prior[1].log()
@@ -79,7 +79,7 @@ class ConjugateFamily:
 
     def _updated(self, sums: Moments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return shape, rate, center and strength given rows."""
-        rows, mean, scatter = sums.rows, sums.mean, sums.scatter
+        rows, mean, scatter = sums.count, sums.mean, sums.scatter
         total, kappa = rows * mean, self.strength + rows
         if self.law == "normal":
             pull = rows * self.strength / kappa * (mean - self.center) ** 2
