@@ -5,6 +5,8 @@ import importlib
 import sys
 from pathlib import Path
 
+import tyro
+
 FOLDER = Path(__file__).parent
 
 
@@ -20,7 +22,8 @@ def main() -> None:
     if name not in there:
         sys.exit(f"no benchmark {name!r}; there are: {', '.join(there)}")
     sys.argv = [f"benchmarks {name}", *flags]
-    importlib.import_module(f"benchmarks.{name}").main()
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    tyro.cli(benchmark.compare, description=benchmark.__doc__)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyro
 import torch
-import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -29,11 +28,6 @@ from ppmodels.base import Data
 from ppmodels.regression.bnn import BayesianNeuralNetwork
 
 ROWS, FEATURES, HIDDEN, BATCH = 455, 13, 50, 100
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(steps: int = 300, out: Path | None = None) -> None:
@@ -165,7 +159,3 @@ def _milliseconds(step: Callable[[int], Any], number: int) -> float:
             step(t)
 
     return 1e3 * timed(run)[0] / number
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -21,11 +20,6 @@ from inference.density import Density
 
 CHAINS = (1, 256, 1024)
 SECONDS = 0.5  # processor time of one measurement
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(problem: tuple[str, ...] = (), out: Path | None = None) -> None:
@@ -120,7 +114,3 @@ def _microseconds(run: Callable[[], Any]) -> float:
             run()
         rounds.append((time.process_time() - start) / calls)
     return 1e6 * min(rounds)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,6 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from benchmarks._clock import timed
@@ -27,11 +26,6 @@ SHAPES, STEPS = ((64, 2), (4, 3, 32, 32)), 50
 ROWS, SIDE = 16, 16  # of a training batch
 SAME = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
 SCHEDULE = linear()
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(out: Path | None = None) -> None:
@@ -148,7 +142,3 @@ def normals(count: int, seed: int) -> Tensor:
 def distance(drawn: Tensor, truth: Tensor) -> float:
     """Sliced Wasserstein distance, the same directions every time."""
     return float(sliced_wasserstein(drawn, truth, generator=torch.Generator().manual_seed(0)))
-
-
-if __name__ == "__main__":
-    main()

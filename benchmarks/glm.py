@@ -22,11 +22,6 @@ Row = dict[str, Any]
 Part = Literal["mode", "large", "memory", "posterior"]
 
 
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
-
-
 def compare(
     parts: tyro.conf.Positional[tuple[Part, ...]] = ("mode", "large", "memory", "posterior"),
     python: str = sys.executable,
@@ -155,7 +150,3 @@ def _child(python: str, task: Row) -> Row:
     if done.returncode or not lines:
         return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1][:90]}
     return json.loads(lines[-1])
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import tyro
 
 from benchmarks._clock import milliseconds
 from benchmarks._record import recorded
@@ -12,11 +11,6 @@ from ppmodels.memory._sweep import sweep
 from ppmodels.memory.learning import hebb
 
 UNITS, RUNS = 2000, 7
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(out: Path | None = None) -> None:
@@ -52,7 +46,3 @@ def line(load: float, cues: int) -> None:
     overlap = float((done.state * x[:cues]).mean())
     print(f"{load:>6} {cues:>6} {product:>9.2f} {together:>12.2f} {together / product:>6.2f} {one_by_one:>13.2f} "
           f"{one_by_one / product:>6.2f} {at_rest:>8.2f} {at_rest / product:>6.2f} {overlap:>8.4f}")  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()

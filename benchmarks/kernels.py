@@ -10,7 +10,6 @@ from typing import Any
 import gpytorch
 import numpy as np
 import torch
-import tyro
 from sklearn.decomposition import KernelPCA as TheirPCA
 from sklearn.kernel_approximation import Nystroem
 from torch import Tensor
@@ -24,11 +23,6 @@ from ppmodels.kernels.landmarks import LandmarkRidge
 from ppmodels.kernels.nystrom_pca import NystromPCA
 
 ROWS, COLUMNS, PENALTY = 100_000, 8, 0.1
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(
@@ -171,7 +165,3 @@ def components(rows: int) -> None:
 def rmse(found: Tensor, truth: Tensor) -> float:
     """Root mean squared error."""
     return math.sqrt((found - truth).square().mean())
-
-
-if __name__ == "__main__":
-    main()

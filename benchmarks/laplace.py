@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -35,11 +34,6 @@ from ppmodels.regression.bnn import BayesianNeuralNetwork
 MANY = 100  # outputs of the network whose diagonal is taken
 SPLITS = 3
 STRUCTURES = {"ggn": "full", "kfac": "kron", "diagonal": "diag"}  # ours, and the peer's name of the same
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(only: str = "", out: Path | None = None) -> None:
@@ -244,7 +238,3 @@ def _table(title: str, rows: list[tuple[str, ...]], headings: tuple[str, ...]) -
     for row in rows:
         table.add_row(*row)
     Console(width=110).print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -32,11 +32,6 @@ Part = Literal["gpfa", "lds", "ising"]
 timed = partial(_clock.timed, runs=20, limit=2.0)  # fewer runs of what takes long
 
 
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
-
-
 def compare(parts: tyro.conf.Positional[tuple[Part, ...]] = ("gpfa", "lds", "ising"), out: Path | None = None) -> None:
     """Print the tables: processor seconds on one core, compilation left out, and how far the answers differ.
 
@@ -186,7 +181,3 @@ def free_em(system: LinearSystem, y: Tensor, initial: str, steps: int) -> Linear
     for _ in range(steps):
         system = maximise(expect(system, Readings.kept(y, False), {})[0], initial)
     return system
-
-
-if __name__ == "__main__":
-    main()

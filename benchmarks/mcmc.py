@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 
 from benchmarks._mcmc import start_child, tables
@@ -12,11 +11,6 @@ from benchmarks._mcmc.samplers import SAMPLERS
 from benchmarks._record import load, machine
 
 PACKAGES = ("torch", "pyro-ppl", "numpyro", "jax", "pymc", "nutpie", "pystan")
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(

@@ -28,11 +28,6 @@ PATIENCE, ENOUGH = 3.0, 20.0  # times our seconds, and seconds, after both of wh
 STEPS = 150  # at most, after which the best known is what was reached
 
 
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
-
-
 def compare(
     tables: tyro.conf.Positional[tuple[Table, ...]] = ("memory", "top", "pass"), out: Path | None = None
 ) -> None:
@@ -197,7 +192,3 @@ def resident(name: str) -> int:
     """A line of the process's status, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-if __name__ == "__main__":
-    main()

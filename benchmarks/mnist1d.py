@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import tyro
 from mnist1d.data import get_dataset_args, make_dataset
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -16,11 +15,6 @@ from ppmodels.nn.ssm_stack import SSMStack
 
 EPOCHS, BATCH, TARGET = 40, 50, 0.97
 PUBLISHED = "published: logistic 0.32, perceptron 0.68, GRU 0.91, convolutions 0.94, people 0.96"
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(out: Path | None = None) -> None:
@@ -61,7 +55,3 @@ def learn() -> None:
     )  # fmt: skip
     seconds, _ = timed(lambda: run.run(loss, network))
     print(f"{seconds:.0f} CPU-s")
-
-
-if __name__ == "__main__":
-    main()

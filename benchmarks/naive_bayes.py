@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from scipy import sparse
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 
@@ -17,11 +16,6 @@ from ppmodels.classification.naive_bayes import NaiveBayes
 
 ROWS, COLUMNS, CLASSES = 40_000, 500, 50
 TEXTS, WORDS, CELLS, TOPICS = 100_000, 50_000, 43, 20
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(out: Path | None = None) -> None:
@@ -118,7 +112,3 @@ def pomegranate(x: np.ndarray, y: np.ndarray) -> str:
     rows, label = torch.tensor(x).float(), torch.tensor(y)
     peer = BayesClassifier([Normal(covariance_type="diag") for _ in range(CLASSES)]).fit(rows, label)
     return f"{fastest(lambda: peer.predict(rows), 1):.2f}"
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor
 
 from benchmarks._clock import milliseconds
@@ -19,11 +18,6 @@ from ppmodels.nn.vandermonde import vandermonde
 
 CHANNELS, STATES, BATCH = 64, 64, 4
 TARGETS = {1024: 15, 4096: 30, 16384: 50, 65536: 100}
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(out: Path | None = None) -> None:
@@ -127,7 +121,3 @@ def repeat(step: Callable[..., tuple[Tensor, object]], u: Tensor, state: object)
     """A thousand steps: milliseconds of this are microseconds of one."""
     for _ in range(1000):
         _, state = step(u, state)
-
-
-if __name__ == "__main__":
-    main()

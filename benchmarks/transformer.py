@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -19,11 +18,6 @@ from ppmodels.nn.transformer import TransformerLM
 
 LETTERS, WIDTH, LAYERS, HEADS, BLOCK, BATCH = 65, 128, 4, 4, 64, 12  # nanoGPT's recipe for a CPU
 STEPS, RECIPE = 2000, 1.88
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(nanogpt: Path | None = None, text: Path | None = None, out: Path | None = None) -> None:
@@ -164,7 +158,3 @@ def recipe(path: Path) -> None:
 def nats(network: nn.Module, rows: Tensor) -> Tensor:
     """Nats a character of rows (B, T + 1)."""
     return cross_entropy(network(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor, nn
 
 from benchmarks._clock import milliseconds
@@ -43,11 +42,6 @@ class Size:
 SIZES = (Size("digits", 64, 8, 32, 1500), Size("digits", 128, 10, 64, 1500), Size("mnist", 400, 50, 256, 200))
 JUDGED = 360  # images that bounds are computed of
 Learned = tuple[nn.Module, nn.Module]
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(out: Path | None = None) -> None:
@@ -149,7 +143,3 @@ def ours(x: Tensor, size: Size, steps: int, seed: int) -> tuple[float, Learned]:
         training=schedule,
     )  # fmt: skip
     return time.process_time() - began, (fit.model.encoder.network, fit.model.decoder.network)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import tyro
 from gensim.corpora.wikicorpus import extract_pages, filter_wiki
 from gensim.models import Word2Vec as Gensim
 from gensim.test.utils import datapath
@@ -33,11 +32,6 @@ THEIRS: dict[str, dict[str, Any]] = {
     "cbow, negative": {"sg": 0, "alpha": 0.1},  # at 0.025, its default, it scores a third of this
     "skip-gram, tree": {"sg": 1, "hs": 1, "negative": 0},
 }
-
-
-def main() -> None:
-    """Read the command line and run."""
-    tyro.cli(compare, description=__doc__)
 
 
 def compare(kind: tuple[str, ...] = (), epochs: int = 10, runs: int = 3, out: Path | None = None) -> None:
@@ -140,7 +134,3 @@ def prepare(path: Path) -> int:
                     file.write(" ".join(found) + "\n")
                     words += len(found)
     return words
-
-
-if __name__ == "__main__":
-    main()
